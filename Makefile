@@ -1,0 +1,55 @@
+# Every verb of the project. `make` lists them.
+TASK ?= scifi
+SERVE ?= 1
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+TORCH := $(shell sed -n 's/^torch==/torch==/p' requirements.txt)
+BIN := .venv/bin
+WORK := data/work
+
+.PHONY: help setup demo serve space test lint notebooks clean
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/ready  ## create .venv and install the pinned packages (once; about 3 minutes)
+
+# Where there is no GPU, torch comes from PyTorch's own index of CPU builds; where that cannot be had, from PyPI.
+.venv/ready: requirements.txt requirements-nodeps.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' || \
+		{ echo "error: Python 3.11 or 3.12 is needed; set PYTHON=/path/to/python3.11"; exit 2; }
+	$(PYTHON) -m venv .venv
+	@if [ "$$(uname -s)" = Linux ] && ! command -v nvidia-smi >/dev/null; then \
+		$(BIN)/pip install -q --no-deps --retries 1 --index-url https://download.pytorch.org/whl/cpu $(TORCH) \
+		|| echo "no CPU build of torch could be had; taking PyPI's"; fi
+	$(BIN)/pip install -q -r requirements.txt
+	$(BIN)/pip install -q --no-deps -r requirements-nodeps.txt
+	$(BIN)/pip install -q --no-deps -e .
+	@touch $@
+
+demo: setup  ## clean, train, evaluate, quantize and serve TASK=scifi (SERVE=0: do not serve; TASK=cooking: real data)
+	$(BIN)/tagwright demo $(TASK)
+	@if [ "$(SERVE)" != 0 ]; then $(MAKE) --no-print-directory serve; fi
+
+serve: setup  ## serve the Gradio page for TASK's model
+	$(BIN)/python deployment/gradio/app.py --model $(WORK)/$(notdir $(basename $(TASK)))/tagger
+
+space: setup  ## put a complete Hugging Face Space for TASK's model together in build/space
+	$(BIN)/python deployment/gradio/assemble.py $(WORK)/$(notdir $(basename $(TASK)))/tagger build/space
+
+test: setup system  ## run every test (installs Chromium by apt-get where it is missing: needs root for that)
+	$(BIN)/ruff check .
+	$(BIN)/pytest
+
+system:
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || \
+		{ apt-get update -qq && apt-get install -y -qq chromium chromium-driver >/dev/null; }
+
+lint: setup  ## check the code's style
+	$(BIN)/ruff check .
+
+notebooks: setup  ## execute the notebooks in order, in place, for TASK=scifi
+	$(BIN)/python notebooks/execute.py
+
+clean:  ## remove what the stages wrote (the environment stays)
+	rm -rf $(WORK) build

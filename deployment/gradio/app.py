@@ -1,0 +1,109 @@
+"""The demo page: type a text, see its labels. Runs locally and as a Hugging Face Space.
+
+The model folder is `--model`, else `$TAGWRIGHT_MODEL`, else `model/` beside this file.
+"""
+
+import argparse
+import html
+import os
+import time
+from pathlib import Path
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+import gradio as gr  # noqa: E402 - reads the variable above when it is imported
+
+from tagwright.tagger import Tagger  # noqa: E402
+
+MAX_CHARACTERS = 20_000  # of all fields together
+NEXT_BEST = 4  # labels below their threshold that are shown greyed
+LINES = {"title": 1, "body": 7}
+
+CSS = """
+.tags { display: grid; gap: .45rem; margin: .25rem 0 .75rem; }
+.tag { display: grid; grid-template-columns: minmax(8rem, 14rem) 1fr 3.2rem; gap: .75rem; align-items: center; }
+.tag .name { font-weight: 600; overflow-wrap: anywhere; }
+.tag .track { background: var(--neutral-200); border-radius: 4px; height: .8rem; overflow: hidden; }
+.tag .bar { background: #2563eb; height: 100%; }
+.tag .score { text-align: right; font-variant-numeric: tabular-nums; }
+.next .name { font-weight: 400; }
+.next { opacity: .6; }
+.next .bar { background: #6b7280; }
+.note { color: var(--body-text-color-subdued); margin: .25rem 0; }
+.message { border-left: 4px solid #d97706; padding: .4rem .75rem; }
+.dark .tag .track { background: var(--neutral-700); }
+"""
+
+
+def answer(tagger: Tagger, values: list[str]) -> str:
+    """The result as HTML: bars for the labels given, the next best greyed, and the time it took."""
+    fields = dict(zip(tagger.manifest.fields, (value or "" for value in values), strict=True))
+    length = sum(map(len, fields.values()))
+    if not any(value.strip() for value in fields.values()):
+        return message(f"Nothing to tag yet: type a {tagger.manifest.fields[0]} first, or click one of the examples.")
+    if length > MAX_CHARACTERS:
+        return message(f"That is {length:,} characters; please shorten it to at most {MAX_CHARACTERS:,}.")
+    started = time.perf_counter()
+    scores = tagger.scores([fields])[0]
+    milliseconds = 1000 * (time.perf_counter() - started)
+    order = scores.argsort()[::-1]
+    given = [index for index in order if scores[index] >= tagger.thresholds[index]]
+    others = [index for index in order if scores[index] < tagger.thresholds[index]][:NEXT_BEST]
+    parts = [bars(tagger, scores, given, "tags given")] if given else [note("No label reaches its threshold for this text.")]
+    parts += [note("Next best, below their thresholds:"), bars(tagger, scores, others, "tags next")]
+    parts += [note(f"Tagged in {milliseconds:.1f} ms among {len(tagger.labels)} labels on this computer's CPU.")]
+    return "".join(parts)
+
+
+def bars(tagger: Tagger, scores, indices, css_class: str) -> str:
+    rows = "".join(
+        f'<div class="tag" title="threshold {tagger.thresholds[index]:.2f}"><span class="name">'
+        f'{html.escape(tagger.labels[index])}</span><span class="track"><span class="bar" style="display:block;'
+        f'width:{100 * scores[index]:.1f}%"></span></span><span class="score">{100 * scores[index]:.0f} %</span></div>'
+        for index in indices)
+    return f'<div class="{css_class}">{rows}</div>'
+
+
+def note(text: str) -> str:
+    return f'<p class="note">{html.escape(text)}</p>'
+
+
+def message(text: str) -> str:
+    return f'<p class="message" role="status">{html.escape(text)}</p>'
+
+
+def build_page(tagger: Tagger) -> gr.Blocks:
+    """The page for one model: a box for each of its input fields."""
+    manifest = tagger.manifest
+    with gr.Blocks(title=f"Tagwright: {manifest.title}", analytics_enabled=False) as page:
+        gr.Markdown(f"# {manifest.title}\nType a text as a visitor of the site would write it; every fitting label appears "
+                    f"with its score. At most {manifest.max_length} tokens (about {manifest.max_length * 3 // 4} words) are read.")
+        with gr.Row():
+            with gr.Column():
+                boxes = [gr.Textbox(label=name.capitalize(), lines=LINES.get(name, 3), elem_id=f"field-{name}",
+                                    max_lines=20, autofocus=number == 0) for number, name in enumerate(manifest.fields)]
+                button = gr.Button("Tag it", variant="primary", elem_id="tag-it")
+            result = gr.HTML(elem_id="result", label="Labels", show_label=False)
+        events = [button.click, *(box.submit for box in boxes)]
+        for event in events:
+            event(lambda *values: answer(tagger, list(values)), boxes, result, api_name=False)
+        if manifest.examples:
+            gr.Examples([[example.get(name, "") for name in manifest.fields] for example in manifest.examples], boxes,
+                        outputs=result, fn=lambda *values: answer(tagger, list(values)), run_on_click=True,
+                        cache_examples=False)
+    return page
+
+
+def main() -> None:
+    here = Path(__file__).resolve().parent
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", type=Path, default=Path(os.environ.get("TAGWRIGHT_MODEL", here / "model")))
+    parser.add_argument("--host", default=None, help="address to listen on (default: this machine only)")
+    parser.add_argument("--port", type=int, default=None, help="default: 7860, or the next free one")
+    arguments = parser.parse_args()
+    page = build_page(Tagger.load(arguments.model))
+    page.launch(server_name=arguments.host, server_port=arguments.port, css=CSS, theme=gr.themes.Default())
+
+
+if __name__ == "__main__":
+    main()

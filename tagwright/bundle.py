@@ -1,0 +1,112 @@
+"""A model is a folder, with one writer and one reader.
+
+`tagwright.json`, the manifest, holds what tagging needs (labels, thresholds, text template, length), what the model
+scored, and the sha256 of every other file; it carries a checksum of itself. Standard library only. `run.json`, the
+record of the stage that made the folder, is no part of the model and is not covered.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from tagwright.errors import TagwrightError
+
+MANIFEST = "tagwright.json"
+NOT_COVERED = {MANIFEST, "run.json"}
+FORMAT = 1
+
+
+@dataclass
+class Manifest:
+    """What a model folder says of itself. `thresholds` and `labels` run in the order of the model's outputs."""
+
+    task: str
+    title: str
+    kind: str
+    labels: list[str]
+    thresholds: list[float]
+    fields: list[str]
+    template: str
+    max_length: int  # tokens, the special ones included
+    pad_id: int
+    encoder: str
+    examples: list[dict[str, str]] = field(default_factory=list)
+    metrics: dict = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)  # path -> sha256
+    format: int = FORMAT
+    checksum: str = ""
+
+
+def write_bundle(folder: Path, manifest: Manifest) -> None:
+    """Write the model card and the manifest; every other file must already be there."""
+    (folder / "README.md").write_text(model_card(manifest), encoding="utf8")
+    manifest.files = {name: _sha256(folder / name) for name in _covered(folder)}
+    (folder / MANIFEST).write_bytes(_sealed(manifest))
+
+
+def read_bundle(folder: Path) -> Manifest:
+    """The manifest of a model folder whose every file is as it was written.
+
+    Raises TagwrightError naming the file that is missing, changed or not listed.
+    """
+    path = folder / MANIFEST
+    try:
+        content = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise TagwrightError(f"{folder}: no model folder (it has no {MANIFEST}); `tagwright quantize` makes one") from None
+    try:
+        manifest = Manifest(**json.loads(content))
+    except (ValueError, TypeError) as error:
+        raise TagwrightError(f"{path}: damaged, or written by another version: {error}") from None
+    if manifest.format != FORMAT:
+        raise TagwrightError(f"{path}: format {manifest.format}, this version reads {FORMAT}")
+    if content != _sealed(manifest):
+        raise TagwrightError(f"{path}: changed since it was written (its checksum does not fit)")
+    present = _covered(folder)
+    for name, expected in manifest.files.items():
+        if name not in present:
+            raise TagwrightError(f"{folder / name}: missing from the model folder")
+        if _sha256(folder / name) != expected:
+            raise TagwrightError(f"{folder / name}: changed since the model was written (sha256 differs)")
+    return manifest
+
+
+def model_card(manifest: Manifest) -> str:
+    """The folder's README.md in the Hugging Face Hub's form."""
+    rows = [(name, scores) for name, scores in manifest.metrics.items() if "micro_f1" in scores]
+    lines = [
+        "---", "license: apache-2.0", "pipeline_tag: text-classification", "tags: [multi-label, tagwright]", "---", "",
+        f"# {manifest.title}", "",
+        f"Gives a text the fitting ones of {len(manifest.labels)} labels. Encoder: `{manifest.encoder}`; at most "
+        f"{manifest.max_length} tokens are read. Fields: {', '.join(manifest.fields)}.", "",
+        "```python", "from tagwright.tagger import Tagger", "",
+        "tagger = Tagger.load('path/to/this/folder')",
+        f"tagger.tag([{json.dumps(manifest.examples[0] if manifest.examples else 'a text', ensure_ascii=False)}])", "```", "",
+    ]
+    if rows:
+        lines += ["Scores on test rows; thresholds were chosen on validation rows.", "",
+                  "| model | P@1 | R@5 | micro-F1 | macro-F1 |", "|---|---|---|---|---|"]
+        lines += [f"| {name} | {s['p_at_1']:.3f} | {s['r_at_5']:.3f} | {s['micro_f1']:.3f} | {s['macro_f1']:.3f} |"
+                  for name, s in rows]
+        lines += [""]
+    lines += ["Limits: it knows only these labels, and texts like the ones it was trained on.", ""]
+    return "\n".join(lines)
+
+
+def _sealed(manifest: Manifest) -> bytes:
+    """The manifest as bytes, with the checksum of those same bytes without it."""
+    blank = json.dumps(asdict(manifest) | {"checksum": ""}, indent=1, ensure_ascii=False)
+    checksum = hashlib.sha256(blank.encode("utf8")).hexdigest()
+    return json.dumps(asdict(manifest) | {"checksum": checksum}, indent=1, ensure_ascii=False).encode("utf8")
+
+
+def _covered(folder: Path) -> list[str]:
+    files = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(name for name in files if name not in NOT_COVERED)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,366 @@
+"""From a raw file to a clean, split data set, with a record of every row that was dropped and why.
+
+`clean()` writes `train.parquet`, `validation.parquet`, `test.parquet` (columns `line`, `text`, `labels`),
+`labels.json`, `rejected.jsonl` and `run.json`; `Dataset.load()` reads them back.
+"""
+
+import csv
+import difflib
+import json
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit
+from tqdm.auto import tqdm
+
+from tagwright.errors import TagwrightError
+from tagwright.stage import Stage, read_record, write_json
+from tagwright.task import Task
+from tagwright.text import compose, html_to_text, parse_labels, tidy
+
+SPLITS = ("train", "validation", "test")
+FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".txt": "fasttext"}
+MAX_CELL = 10_000_000  # characters
+MAX_UNREADABLE = 0.5  # share of unreadable rows above which the file, not the row, must be wrong
+
+
+@dataclass
+class Row:
+    """One raw row on its way: `line` is its line (CSV, JSON Lines, fastText) or row number (parquet), from 1."""
+
+    line: int
+    raw: dict
+    text: str = ""
+    labels: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Dataset:
+    """A cleaned data set. Each split is a data frame with columns `line`, `text`, `labels` (a list)."""
+
+    labels: list[str]
+    train: pd.DataFrame
+    validation: pd.DataFrame
+    test: pd.DataFrame
+    record: dict
+
+    @classmethod
+    def load(cls, folder: Path, task: str = "TASK") -> "Dataset":
+        """Read what `clean()` wrote; raises TagwrightError, naming the command, where it is missing."""
+        record = read_record(folder, f"tagwright clean {task}")
+        labels = json.loads((folder / "labels.json").read_text(encoding="utf8"))
+        return cls(labels, *(pd.read_parquet(folder / f"{split}.parquet") for split in SPLITS), record)
+
+    def targets(self, frame: pd.DataFrame) -> np.ndarray:
+        """The label indicator matrix of a split: float32, (rows, labels)."""
+        column = {label: index for index, label in enumerate(self.labels)}
+        matrix = np.zeros((len(frame), len(self.labels)), dtype=np.float32)
+        for row, labels in enumerate(frame["labels"]):
+            matrix[row, [column[label] for label in labels]] = 1
+        return matrix
+
+
+def clean(task: Task, raw_path: Path, out_dir: Path, force: bool = False) -> dict:
+    """Clean and split the rows of `raw_path` into `out_dir`; returns the run record.
+
+    Raises TagwrightError for a file that is not UTF-8, is truncated, lacks a field the task needs, or has no row left.
+    """
+    settings = task.model_dump(include={"name", "source", "input", "labels", "split"})
+    stage = Stage("clean", out_dir, [raw_path], settings)
+    if not force and (record := stage.unchanged()):
+        return record
+    rejects = Rejects()
+    rows = [row for row in tqdm(read_rows(task, raw_path, rejects), desc="clean", unit=" rows", disable=None)
+            if _prepare(task, row, rejects)]
+    read = len(rows) + len(rejects.entries)
+    _check_readable(raw_path, read, rejects)
+    is_test = _position_test_rows(task, raw_path, rows)
+    rows = merge_duplicates(rows, is_test, task.split.near_duplicate, rejects)
+    labels, rare = _frequent_labels(task, rows)
+    rows = [row for row in rows if _keep_frequent(row, labels, rejects)]
+    if len(rows) < 10:
+        raise TagwrightError(f"{raw_path}: only {len(rows)} of {read} rows are left after cleaning ({rejects.summary()}); "
+                             "too few to train on")
+    splits = _split(task, rows, labels, is_test)
+    learnable = Counter(label for split in ("train", "validation") for row in splits[split] for label in row.labels)
+    labels = sorted(learnable, key=lambda label: (-learnable[label], label))
+    unseen = _drop_unseen_labels(splits, learnable, rejects)
+
+    with stage.writing() as folder:
+        for name, part in splits.items():
+            _write_parquet(folder / f"{name}.parquet", part)
+        write_json(folder / "labels.json", labels)
+        with (folder / "rejected.jsonl").open("w", encoding="utf8") as file:
+            for entry in sorted(rejects.entries, key=lambda entry: entry["line"]):
+                file.write(_json_line(entry) + "\n")
+        stage.record |= {
+            "rows": {"read": read, "kept": sum(map(len, splits.values())), "rejected": rejects.counts()}
+            | {name: len(part) for name, part in splits.items()},
+            "labels": {"kept": len(labels), "rare": len(rare), "only_in_test": len(unseen),
+                       "per_row": round(sum(learnable.values()) / len(splits["train"] + splits["validation"]), 3)},
+        }
+    return stage.record
+
+
+class Rejects:
+    """Every refused row with its line, its reason and the row itself."""
+
+    def __init__(self):
+        self.entries: list[dict] = []
+
+    def add(self, row: Row, reason: str, detail: str = "") -> None:
+        self.entries.append({"line": row.line, "reason": reason, "detail": detail, "row": row.raw})
+
+    def counts(self) -> dict[str, int]:
+        return dict(Counter(entry["reason"] for entry in self.entries).most_common())
+
+    def summary(self) -> str:
+        return ", ".join(f"{count} × {reason}" for reason, count in self.counts().items()) or "none rejected"
+
+
+# --- reading -----------------------------------------------------------------------------------------------------
+
+
+def read_rows(task: Task, path: Path, rejects: Rejects) -> Iterator[Row]:
+    """The raw rows of a file; rows that cannot be read go to `rejects`.
+
+    Raises TagwrightError where the file itself is at fault: unknown format, not UTF-8, truncated, a field missing.
+    """
+    form = task.source.format or FORMATS.get(path.suffix.lower())
+    if form is None:
+        raise TagwrightError(f"{path}: the ending tells no format; set source.format to one of {sorted(set(FORMATS.values()))}")
+    if form == "fasttext":
+        yield from _read_fasttext(task, path)
+    elif form == "parquet":
+        yield from _read_parquet(task, path)
+    elif form == "jsonl":
+        yield from _read_jsonl(task, path, rejects)
+    else:
+        yield from _read_csv(task, path, "\t" if form == "tsv" else ",", rejects)
+
+
+def _lines(path: Path) -> Iterator[str]:
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, 1):
+            try:
+                yield raw.decode("utf-8-sig" if number == 1 else "utf8")
+            except UnicodeDecodeError as error:
+                raise TagwrightError(f"{path}: line {number}, byte {error.start + 1}: not UTF-8 ({error.reason}); "
+                                     "save the file as UTF-8") from None
+
+
+def _read_csv(task: Task, path: Path, delimiter: str, rejects: Rejects) -> Iterator[Row]:
+    csv.field_size_limit(MAX_CELL)
+    reader = csv.DictReader(_lines(path), delimiter=delimiter, strict=True, restkey=None)
+    try:
+        _check_fields(task, path, reader.fieldnames or [])
+        for cells in reader:
+            row = Row(reader.line_num, cells)
+            if None in cells or None in cells.values():
+                cells["(extra cells)"] = cells.pop(None, [])
+                rejects.add(row, "unreadable row", f"not {len(reader.fieldnames)} cells, as the header has")
+            else:
+                yield row
+    except csv.Error as error:
+        hint = " (an opening quote is never closed: is the file truncated?)" if "end of data" in str(error) else ""
+        raise TagwrightError(f"{path}: line {reader.line_num}: {error}{hint}") from None
+
+
+def _read_jsonl(task: Task, path: Path, rejects: Rejects) -> Iterator[Row]:
+    seen: set[str] = set()
+    number = 0
+    for number, line in enumerate(_lines(path), 1):
+        if not line.strip():
+            continue
+        try:
+            raw = json.loads(line)
+        except (json.JSONDecodeError, RecursionError) as error:
+            if not line.endswith("\n"):
+                raise TagwrightError(f"{path}: line {number}: the last line ends in the middle of a JSON object; "
+                                     "the file looks truncated") from None
+            rejects.add(Row(number, {"(line)": line[:1000]}), "unreadable row", f"not JSON: {error}")
+            continue
+        if not isinstance(raw, dict):
+            rejects.add(Row(number, {"(line)": raw}), "unreadable row", "not a JSON object")
+            continue
+        seen.update(raw)
+        yield Row(number, raw)
+    if number:
+        _check_fields(task, path, sorted(seen))
+
+
+def _read_parquet(task: Task, path: Path) -> Iterator[Row]:
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise TagwrightError(f"{path}: not a readable parquet file (truncated?): {error}") from None
+    _check_fields(task, path, table.column_names)
+    for number, raw in enumerate(table.to_pylist(), 1):
+        yield Row(number, raw)
+
+
+def _read_fasttext(task: Task, path: Path) -> Iterator[Row]:
+    for number, line in enumerate(_lines(path), 1):
+        words = line.split()
+        is_label = [word.startswith("__label__") for word in words] + [False]
+        count = is_label.index(False)  # labels lead the line
+        labels = [word.removeprefix("__label__") for word in words[:count]]
+        yield Row(number, {task.labels.field: labels, task.input.fields[0]: " ".join(words[count:])})
+
+
+def _check_fields(task: Task, path: Path, present: list[str]) -> None:
+    for name, key in [(name, "input.fields") for name in task.input.fields] + [(task.labels.field, "labels.field")]:
+        if name not in present:
+            nearest = difflib.get_close_matches(name, [str(field) for field in present], n=1)
+            meant = f"; did you mean {nearest[0]!r}?" if nearest else ""
+            raise TagwrightError(f"{path}: no field {name!r}, which {task.file.name} names in {key}{meant} "
+                                 f"It has: {', '.join(map(str, present)) or 'none'}")
+
+
+def _check_readable(path: Path, read: int, rejects: Rejects) -> None:
+    if not read:
+        raise TagwrightError(f"{path}: the file holds no rows")
+    faults = [entry for entry in rejects.entries if entry["reason"].startswith("unreadable")]
+    if len(faults) > MAX_UNREADABLE * read:
+        first = faults[0]
+        raise TagwrightError(f"{path}: {len(faults)} of {read} rows cannot be read; the first is line {first['line']}: "
+                             f"{first['reason']}: {first['detail']}")
+
+
+# --- one row -----------------------------------------------------------------------------------------------------
+
+
+def _prepare(task: Task, row: Row, rejects: Rejects) -> bool:
+    """Fill in the row's text and labels; False where it has none, or they cannot be read."""
+    fields = {name: _plain(row.raw.get(name), name in task.input.html) for name in task.input.fields}
+    row.text = compose(task.input.template, fields) if any(fields.values()) else ""
+    if not row.text:
+        rejects.add(row, "no text")
+        return False
+    try:
+        row.labels = parse_labels(row.raw.get(task.labels.field), task.labels.format)
+    except ValueError as error:
+        rejects.add(row, "unreadable labels", f"{task.labels.field}: {error}")
+        return False
+    if not row.labels:
+        rejects.add(row, "no labels")
+    return bool(row.labels)
+
+
+def _plain(value, is_html: bool) -> str:
+    if value is None or value != value:  # NaN differs from itself
+        return ""
+    return html_to_text(str(value)) if is_html else tidy(str(value))
+
+
+# --- duplicates --------------------------------------------------------------------------------------------------
+
+
+def merge_duplicates(rows: list[Row], is_test: set[int], threshold: float, rejects: Rejects) -> list[Row]:
+    """One row for each group of exact or near duplicates; its labels are the union of theirs.
+
+    Two texts are near duplicates where the Jaccard similarity of their word 3-shingles is at least `threshold`. Found
+    exactly, not by hashing: two such sets must share one of their rarest few shingles (the prefix filter of
+    Bayardo, Ma and Srikant, "Scaling up all pairs similarity search", WWW 2007). Rows whose line is in `is_test` are
+    a published test set: they stay as they are, and it is their training twins that go.
+    """
+    shingles = [_shingles(row.text) for row in rows]
+    frequency = Counter(shingle for each in shingles for shingle in each)
+    order = sorted(range(len(rows)), key=lambda index: rows[index].line not in is_test)  # stable: test rows first
+    holders: dict[int, list[int]] = defaultdict(list)  # rare shingle -> kept rows that have it in their prefix
+    kept = []
+    for index in tqdm(order, desc="find duplicates", unit=" rows", disable=None):
+        own = shingles[index]
+        ranked = sorted(own, key=lambda shingle: (frequency[shingle], shingle))
+        prefix = ranked[: len(own) - math.ceil(threshold * len(own)) + 1]
+        frozen = rows[index].line in is_test
+        twin = None if frozen else next(
+            (other for other in sorted({other for shingle in prefix for other in holders[shingle]})
+             if len(own & shingles[other]) >= threshold * len(own | shingles[other])), None)
+        if twin is None:
+            kept.append(index)
+            for shingle in prefix:
+                holders[shingle].append(index)
+            continue
+        reason = "duplicate" if rows[twin].text == rows[index].text else "near duplicate"
+        rejects.add(rows[index], reason, f"of line {rows[twin].line}")
+        if rows[twin].line not in is_test:
+            rows[twin].labels = list(dict.fromkeys(rows[twin].labels + rows[index].labels))
+    return [rows[index] for index in sorted(kept)]
+
+
+def _shingles(text: str) -> set[int]:
+    words = "".join(char if char.isalnum() else " " for char in text.casefold()).split() or [text]
+    return {hash(tuple(words[start : start + 3])) for start in range(max(1, len(words) - 2))}
+
+
+# --- labels and splits -------------------------------------------------------------------------------------------
+
+
+def _frequent_labels(task: Task, rows: list[Row]) -> tuple[set[str], set[str]]:
+    counts = Counter(label for row in rows for label in row.labels)
+    least = max(task.labels.min_rows, task.labels.min_share * len(rows))
+    frequent = {label for label, count in counts.items() if count >= least}
+    return frequent, set(counts) - frequent
+
+
+def _keep_frequent(row: Row, labels: set[str], rejects: Rejects) -> bool:
+    row.labels = [label for label in row.labels if label in labels]
+    if not row.labels:
+        rejects.add(row, "only rare labels")
+    return bool(row.labels)
+
+
+def _position_test_rows(task: Task, path: Path, rows: list[Row]) -> set[int]:
+    """The lines that a split by position sets aside for the test: the last `test_rows` usable rows."""
+    if task.split.by == "stratified":
+        return set()
+    if len(rows) <= task.split.test_rows:
+        raise TagwrightError(f"{path}: split.test_rows is {task.split.test_rows}, but the file has only {len(rows)} usable rows")
+    return {row.line for row in rows[-task.split.test_rows :]}
+
+
+def _split(task: Task, rows: list[Row], labels: set[str], is_test: set[int]) -> dict[str, list[Row]]:
+    if is_test:
+        test = [row for row in rows if row.line in is_test]
+        rest = [row for row in rows if row.line not in is_test]
+    else:
+        rest, test = _stratified(rows, labels, task.split.test, task.split.seed)
+    train, validation = _stratified(rest, labels, task.split.validation, task.split.seed)
+    return {"train": train, "validation": validation, "test": test}
+
+
+def _stratified(rows: list[Row], labels: set[str], share: float, seed: int) -> tuple[list[Row], list[Row]]:
+    """Iterative stratification (Sechidis, Tsoumakas and Vlahavas 2011): each label's rows are shared out alike."""
+    column = {label: index for index, label in enumerate(sorted(labels))}
+    matrix = np.zeros((len(rows), len(column)), dtype=int)
+    for index, row in enumerate(rows):
+        matrix[index, [column[label] for label in row.labels]] = 1
+    splitter = MultilabelStratifiedShuffleSplit(n_splits=1, test_size=share, random_state=seed)
+    large, small = next(splitter.split(matrix, matrix))
+    return [rows[index] for index in sorted(large)], [rows[index] for index in sorted(small)]
+
+
+def _drop_unseen_labels(splits: dict[str, list[Row]], learnable: Counter, rejects: Rejects) -> set[str]:
+    """A label that only test rows have can neither be learned nor scored; rows left without a label go with it."""
+    unseen = {label for row in splits["test"] for label in row.labels} - set(learnable)
+    splits["test"] = [row for row in splits["test"] if _keep_frequent(row, set(learnable), rejects)]
+    return unseen
+
+
+def _write_parquet(path: Path, rows: list[Row]) -> None:
+    schema = pa.schema({"line": pa.int64(), "text": pa.string(), "labels": pa.list_(pa.string())})
+    columns = {"line": [row.line for row in rows], "text": [row.text for row in rows], "labels": [row.labels for row in rows]}
+    pq.write_table(pa.table(columns, schema=schema), path)
+
+
+def _json_line(entry: dict) -> str:
+    # lone surrogates, which JSON can spell but UTF-8 can not, stay escaped
+    return json.dumps(entry, ensure_ascii=False, default=str).encode("utf8", "backslashreplace").decode("utf8")

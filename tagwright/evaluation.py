@@ -1,0 +1,74 @@
+"""What a trained model gets right and wrong on the test rows, beside the TF-IDF baseline."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from tagwright import metrics
+from tagwright.baseline import TfidfBaseline
+from tagwright.bundle import read_bundle
+from tagwright.dataset import Dataset
+from tagwright.model import load_tagger_model, load_tokenizer
+from tagwright.stage import Stage, read_record
+from tagwright.task import Task
+from tagwright.training import predict, sigmoid
+
+
+def evaluate(task: Task, data_dir: Path, model_dir: Path, out_dir: Path, force: bool = False) -> dict:
+    """The evaluation stage: score the test rows by the model and by the baseline; returns the run record.
+
+    Thresholds come from validation rows, for both. Writes `per_label.csv`, `mistakes.jsonl` and `scores.npz` (arrays
+    `validation`, `test`, `baseline_test`: probabilities, (rows, labels)). Raises TagwrightError where an earlier stage's
+    folder is missing or changed.
+    """
+    dataset = Dataset.load(data_dir, task.name)
+    read_record(model_dir, f"tagwright train {task.name}")
+    manifest = read_bundle(model_dir)
+    stage = Stage("evaluate", out_dir, [data_dir, model_dir], {"baseline": "tfidf-logistic-regression"})
+    if not force and (record := stage.unchanged()):
+        return record
+    texts = {part: list(getattr(dataset, part)["text"]) for part in ("train", "validation", "test")}
+    y_validation, y_test = dataset.targets(dataset.validation), dataset.targets(dataset.test)
+
+    baseline = TfidfBaseline().fit(texts["train"], dataset.targets(dataset.train))
+    baseline_threshold = metrics.best_threshold(y_validation, baseline.predict_proba(texts["validation"]))
+    baseline_test = baseline.predict_proba(texts["test"])
+
+    model, tokenizer = load_tagger_model(model_dir), load_tokenizer(model_dir)
+    scores = {part: sigmoid(predict(model, tokenizer, texts[part], manifest.max_length, desc=f"score {part} rows"))
+              for part in ("validation", "test")}
+    thresholds = np.array(manifest.thresholds, dtype=np.float32)
+
+    with stage.writing() as folder:
+        metrics.per_label(dataset.labels, y_test, scores["test"], thresholds).to_csv(folder / "per_label.csv", index=False)
+        mistakes = confident_mistakes(dataset, scores["test"], thresholds)
+        mistakes.to_json(folder / "mistakes.jsonl", orient="records", lines=True, force_ascii=False)
+        np.savez(folder / "scores.npz", baseline_test=baseline_test.astype(np.float32), **scores)
+        stage.record |= {
+            "rows": {part: len(texts[part]) for part in texts},
+            "metrics": {
+                "TF-IDF + logistic regression": metrics.summary(y_test, baseline_test, baseline_threshold),
+                "PyTorch": metrics.summary(y_test, scores["test"], thresholds),
+            },
+            "calibration_error": round(metrics.calibration_error(y_test, scores["test"]), 4),
+            "cells_right_if_nothing_is_predicted": round(float(1 - y_test.mean()), 4),
+        }
+    return stage.record
+
+
+def confident_mistakes(dataset: Dataset, scores: np.ndarray, thresholds: np.ndarray, count: int = 50) -> pd.DataFrame:
+    """The decisions on test rows that were most surely wrong: labels given with high scores that the row does not have
+    ("extra") and labels it has that scored low ("missed"). Columns: kind, label, score, labels (the true ones), line, text."""
+    y_true = dataset.targets(dataset.test) > 0
+    sureness = np.where(scores >= thresholds, scores, 1 - scores)
+    sureness[(scores >= thresholds) == y_true] = -1
+    rows = []
+    for row, column in zip(*np.unravel_index(np.argsort(-sureness, axis=None)[:count], scores.shape), strict=True):
+        if sureness[row, column] < 0:
+            break
+        item = dataset.test.iloc[row]
+        rows.append({"kind": "missed" if y_true[row, column] else "extra", "label": dataset.labels[column],
+                     "score": round(float(scores[row, column]), 4), "labels": list(item["labels"]),
+                     "line": int(item["line"]), "text": item["text"]})
+    return pd.DataFrame(rows, columns=["kind", "label", "score", "labels", "line", "text"])

@@ -1,0 +1,92 @@
+"""The four stages in a row, where their folders lie, and the closing table."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from tagwright.dataset import clean
+from tagwright.task import ROOT, Task
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where the stages of one task read and write: `data/work/<task>/` unless told otherwise."""
+
+    root: Path
+
+    @classmethod
+    def of(cls, task: Task, work: Path | None = None) -> "Folders":
+        return cls(Path(work or ROOT / "data" / "work") / task.name)
+
+    @property
+    def dataset(self) -> Path:
+        return self.root / "dataset"
+
+    @property
+    def model(self) -> Path:
+        return self.root / "model"
+
+    @property
+    def evaluation(self) -> Path:
+        return self.root / "evaluation"
+
+    @property
+    def tagger(self) -> Path:
+        return self.root / "tagger"
+
+
+def run_pipeline(task: Task, folders: Folders, force: bool = False, console: Console | None = None) -> dict[str, dict]:
+    """clean → train → evaluate → quantize; a stage whose inputs and settings are as before is skipped, and says so.
+
+    Returns each stage's run record. Raises TagwrightError as the stages do.
+    """
+    console = console or Console()
+    raw_path = task.raw_path()
+    records = {"clean": clean(task, raw_path, folders.dataset, force)}
+    _say(console, "clean", folders.dataset, records)
+    from tagwright.evaluation import evaluate  # torch and fastai take seconds to import: after the first quick stage
+    from tagwright.onnx_export import quantize
+    from tagwright.training import train
+
+    records["train"] = train(task, folders.dataset, folders.model, force)
+    _say(console, "train", folders.model, records)
+    records["evaluate"] = evaluate(task, folders.dataset, folders.model, folders.evaluation, force)
+    _say(console, "evaluate", folders.evaluation, records)
+    records["quantize"] = quantize(task, folders.dataset, folders.model, folders.evaluation, folders.tagger, force)
+    _say(console, "quantize", folders.tagger, records)
+    return records
+
+
+def show_results(records: dict[str, dict], console: Console) -> None:
+    """The closing tables: rows kept and dropped, and what each form of the model scores, weighs and takes."""
+    rows, labels = records["clean"]["rows"], records["clean"]["labels"]
+    table = Table(title="Rows", title_justify="left")
+    table.add_column("")
+    table.add_column("rows", justify="right")
+    table.add_row("read", str(rows["read"]))
+    for reason, count in rows["rejected"].items():
+        table.add_row(f"dropped: {reason}", str(count))
+    table.add_row("kept", str(rows["kept"]), style="bold")
+    table.add_row("train / validation / test", " / ".join(str(rows[part]) for part in ("train", "validation", "test")))
+    table.add_row("labels kept", f"{labels['kept']} ({labels['rare']} rare ones dropped)")
+    console.print(table)
+
+    final = records["quantize"]
+    table = Table(title="Test scores (thresholds chosen on validation rows)", title_justify="left")
+    for name in ("model", "P@1", "R@5", "micro-F1", "macro-F1", "MB", "ms a text"):
+        table.add_column(name, justify="left" if name == "model" else "right")
+    for name, scores in final["metrics"].items():
+        size, speed = final["bytes"].get(name), final["ms_per_text"].get(name)
+        table.add_row(name, *(f"{scores[key]:.3f}" for key in ("p_at_1", "r_at_5", "micro_f1", "macro_f1")),
+                      f"{size / 1e6:.1f}" if size else "", f"{speed:.2f}" if speed else "")
+    console.print(table)
+
+
+def _say(console: Console, name: str, folder: Path, records: dict[str, dict]) -> None:
+    record = records[name]
+    if record.get("skipped"):
+        console.print(f"[dim]{name}: skipped, nothing has changed since {record['finished']}[/dim] → {folder}")
+    else:
+        console.print(f"{name}: done in {record['seconds']:.1f} s → {folder}")

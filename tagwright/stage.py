@@ -1,0 +1,146 @@
+"""A stage turns files into one folder, all or nothing, and leaves `run.json` there.
+
+The folder is written under a temporary name and renamed at the end, so whatever interrupts a stage (Ctrl-C, a full
+disk, a crash), the next run finds either the whole result or none. `run.json` holds a fingerprint of the inputs and
+settings; a stage whose fingerprint has not changed is skipped.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+from tagwright import __version__
+from tagwright.errors import TagwrightError
+
+RECORD = "run.json"
+PACKAGES = ["torch", "transformers", "tokenizers", "fastai", "ohmeow-blurr", "onnx", "onnxruntime", "scikit-learn", "numpy"]
+
+
+class Stage:
+    """One run of one stage.
+
+    `inputs` are files, or folders written by an earlier stage; `settings` is anything JSON can hold. The usual shape::
+
+        stage = Stage("clean", out_dir, inputs=[raw_path], settings={...})
+        if record := stage.unchanged():
+            return record
+        with stage.writing() as folder:
+            ...  # write into folder, fill stage.record
+        return stage.record
+    """
+
+    def __init__(self, name: str, out_dir: Path, inputs: list[Path], settings: dict):
+        self.name, self.out_dir = name, Path(out_dir)
+        self.started = time.time()
+        self.record = {"stage": name, "settings": settings}
+        parts = {"stage": name, "version": __version__, "settings": settings, "inputs": [content_id(path) for path in inputs]}
+        self.fingerprint = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+    def unchanged(self) -> dict | None:
+        """The record of an earlier run with the same inputs and settings whose files are all still there, else None."""
+        try:
+            record = json.loads((self.out_dir / RECORD).read_text(encoding="utf8"))
+        except (FileNotFoundError, json.JSONDecodeError):
+            return None
+        whole = all(_size(self.out_dir / name) == entry["bytes"] for name, entry in record["files"].items())
+        if record["fingerprint"] != self.fingerprint or not whole:
+            return None
+        return record | {"skipped": True}
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[Path]:
+        """A temporary folder that becomes `out_dir` when the block ends well and vanishes when it does not."""
+        partial = self.out_dir.with_name(f".{self.out_dir.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            partial.mkdir(parents=True)
+            yield partial
+            self._finish(partial)
+            _replace(partial, self.out_dir)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise TagwrightError(f"no space left on the disk that holds {self.out_dir.resolve()}; "
+                                     "free some and run the same command again") from None
+            raise
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+    def _finish(self, folder: Path) -> None:
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        self.record |= {
+            "fingerprint": self.fingerprint,
+            "seconds": round(time.time() - self.started, 1),
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "commit": _commit(),
+            "versions": package_versions(),
+            "files": {str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in files},
+        }
+        write_json(folder / RECORD, self.record)
+
+
+def read_record(folder: Path, made_by: str) -> dict:
+    """The `run.json` of a folder; raises TagwrightError, naming the command that makes it, where there is none."""
+    try:
+        return json.loads((Path(folder) / RECORD).read_text(encoding="utf8"))
+    except FileNotFoundError:
+        raise TagwrightError(f"{folder}: not there, or not finished; make it with `{made_by}`") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise TagwrightError(f"{Path(folder) / RECORD}: damaged ({error}); make it again with `{made_by}`") from None
+
+
+def write_json(path: Path, value) -> None:
+    """Write readable UTF-8 JSON with a final line end."""
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf8")
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def content_id(path: Path) -> str:
+    """What a file or a stage's folder holds, as one hash; times and places do not count."""
+    if (path / RECORD).is_file():
+        files = json.loads((path / RECORD).read_text(encoding="utf8"))["files"]
+        return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+    return sha256(path)
+
+
+def _replace(source: Path, target: Path) -> None:
+    old = target.with_name(f".{target.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        os.rename(target, old)
+    os.rename(source, target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else -1
+
+
+def package_versions() -> dict[str, str]:
+    """The versions that a result depends on: Python's, this library's and those of the packages installed."""
+    found = {"python": platform.python_version(), "tagwright": __version__}
+    for package in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
+
+
+def _commit() -> str | None:
+    here = Path(__file__).parent
+    try:
+        result = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True)
+    except FileNotFoundError:  # no git on this machine
+        return None
+    return result.stdout.strip() or None

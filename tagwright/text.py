@@ -1,0 +1,145 @@
+"""Text in, clean text out: HTML to plain text, fields to one input text, label cells to lists.
+
+Standard library only, because the serving install needs `compose` and `tidy` too. Labels are parsed, never evaluated.
+"""
+
+import ast
+import html.parser
+import json
+import re
+import unicodedata
+
+PARAGRAPH_TAGS = frozenset(
+    ["address", "article", "aside", "blockquote", "dd", "div", "dl", "dt", "figure", "footer", "h1", "h2", "h3", "h4", "h5", "h6", "header", "hr", "ol", "p", "pre", "section", "table", "tr", "ul"]
+)
+LINE_TAGS = frozenset(["br", "li"])
+HIDDEN_TAGS = frozenset(["script", "style", "template"])
+MAX_LABEL_CELL = 20_000  # characters; a longer cell is no tag list
+
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+
+
+class _TextExtractor(html.parser.HTMLParser):
+    """Collects the visible text; paragraphs end in a blank line, `br` and `li` in a line end."""
+
+    def __init__(self):
+        super().__init__(convert_charrefs=True)  # decodes each entity exactly once
+        self.pieces: list[str] = []
+        self.hidden = self.preformatted = 0
+
+    def handle_starttag(self, tag, attrs):
+        self.hidden += tag in HIDDEN_TAGS
+        self.preformatted += tag == "pre"
+        self._break(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self._break(tag)
+
+    def handle_endtag(self, tag):
+        self.hidden -= tag in HIDDEN_TAGS and self.hidden > 0
+        self.preformatted -= tag == "pre" and self.preformatted > 0
+        self._break(tag)
+
+    def handle_data(self, data):
+        if not self.hidden:
+            self.pieces.append(data if self.preformatted else re.sub(r"\s+", " ", data))
+
+    def _break(self, tag):
+        if tag in PARAGRAPH_TAGS:
+            self.pieces.append("\n\n")
+        elif tag in LINE_TAGS:
+            self.pieces.append("\n")
+
+
+def html_to_text(markup: str) -> str:
+    """Plain text of an HTML fragment, paragraph breaks kept.
+
+    >>> html_to_text("<p>Fish &amp;amp; chips</p><p>Salt<br>&eacute;</p>")
+    'Fish &amp; chips\\n\\nSalt\\né'
+    """
+    extractor = _TextExtractor()
+    extractor.feed(markup)
+    extractor.close()
+    return tidy("".join(extractor.pieces))
+
+
+def tidy(text: str) -> str:
+    """NFC, no control characters or lone surrogates, single spaces, at most one blank line in a row.
+
+    >>> tidy("  a\\u00a0 b\\r\\n\\n\\n\\nc ")
+    'a b\\n\\nc'
+    """
+    text = _UNPRINTABLE.sub(" ", text.replace("\r\n", "\n").replace("\r", "\n"))
+    text = "\n".join(" ".join(line.split()) for line in unicodedata.normalize("NFC", text).split("\n"))
+    return re.sub(r"\n{3,}", "\n\n", text).strip()
+
+
+def compose(template: str, fields: dict[str, str]) -> str:
+    """The input text of one row: the template filled with its (plain text) fields, tidied.
+
+    >>> compose("{title}\\n\\n{body}", {"title": "Who is Q?", "body": ""})
+    'Who is Q?'
+    """
+    return tidy(template.format_map(fields))
+
+
+def parse_labels(cell, form: str = "auto") -> list[str]:
+    """The labels in one cell, in order, each once. None and blank cells give [].
+
+    `form` is one of json, python, angle (`<a><b>`), pipe (`a|b`), comma, space, single, or auto, which decides by the
+    first character and the separators present. Raises ValueError for a cell that is no label list of that form.
+
+    >>> parse_labels("<time-travel><robots>"), parse_labels("['a', 'b']"), parse_labels("|a|b|")
+    (['time-travel', 'robots'], ['a', 'b'], ['a', 'b'])
+    """
+    if cell is None or cell != cell:  # NaN, the empty cell of a data frame, differs from itself
+        return []
+    labels = _split_labels(cell.strip(), form) if isinstance(cell, str) else cell
+    if not isinstance(labels, (list, tuple, set, frozenset)):
+        raise ValueError(f"a list of labels was expected, not {type(labels).__name__}")
+    if isinstance(labels, (set, frozenset)):
+        labels = sorted(labels, key=str)
+    if wrong := [label for label in labels if not isinstance(label, str)]:
+        raise ValueError(f"a label must be a text, not {wrong[0]!r}")
+    return list(dict.fromkeys(filter(None, (tidy(label) for label in labels))))
+
+
+def _split_labels(cell: str, form: str):
+    if not cell:
+        return []
+    if len(cell) > MAX_LABEL_CELL:
+        raise ValueError(f"{len(cell)} characters are too many for a label list")
+    if form == "auto":
+        form = _guess_form(cell)
+    if form == "json":
+        return json.loads(cell)  # its JSONDecodeError is a ValueError
+    if form == "python":
+        return _python_literal(cell)
+    if form == "angle":
+        if not re.fullmatch(r"(<[^<>]+>\s*)+", cell):
+            raise ValueError(f"not of the form <a><b>: {cell[:60]!r}")
+        return re.findall(r"<([^<>]+)>", cell)
+    if form == "single":
+        return [cell]
+    return cell.split({"pipe": "|", "comma": ",", "space": None}[form])
+
+
+def _guess_form(cell: str) -> str:
+    if cell[0] in "[({":
+        try:
+            json.loads(cell)
+        except ValueError:
+            return "python"
+        return "json"
+    if cell[0] == "<":
+        return "angle"
+    if "|" in cell:
+        return "pipe"
+    return "comma" if "," in cell else "space"
+
+
+def _python_literal(cell: str):
+    try:
+        return ast.literal_eval(cell)  # literals only: it runs no code
+    except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
+        raise ValueError(f"neither JSON nor a Python list: {cell[:60]!r}") from None
