@@ -6,7 +6,7 @@ TORCH := $(shell sed -n 's/^torch==/torch==/p' requirements.txt)
 BIN := .venv/bin
 WORK := data/work
 
-.PHONY: help setup demo serve space test lint notebooks clean
+.PHONY: help setup demo serve space test system lint notebooks bench clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -53,3 +53,6 @@ notebooks: setup  ## execute the notebooks in order, in place, for TASK=scifi
 
 clean:  ## remove what the stages wrote (the environment stays)
 	rm -rf $(WORK) build
+
+bench: setup  ## measure scifi and cooking, write results/pipeline.json and the README's tables
+	$(BIN)/python benchmarks/pipeline.py scifi cooking

@@ -100,7 +100,8 @@ def _report(record: dict, folder: Path) -> None:
 def _show_tags(tagger, texts: list) -> None:
     for text, tags in zip(texts, tagger.tag(texts), strict=True):
         shown = text if isinstance(text, str) else text[tagger.manifest.fields[0]]
-        print(f"\n{shown}\n    " + ("  ".join(f"{label} {score:.2f}" for label, score in tags) or "no label above its threshold"))
+        given = "  ".join(f"{label} {score:.2f}" for label, score in tags)
+        print(f"\n{shown}\n    {given or 'no label above its threshold'}")
 
 
 def main() -> None:

