@@ -4,7 +4,6 @@ SERVE ?= 1
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 TORCH := $(shell sed -n 's/^torch==/torch==/p' requirements.txt)
 BIN := .venv/bin
-WORK := data/work
 
 .PHONY: help setup demo serve space test system lint notebooks bench clean
 .DEFAULT_GOAL := help
@@ -32,10 +31,10 @@ demo: setup  ## clean, train, evaluate, quantize and serve TASK=scifi (SERVE=0: 
 	@if [ "$(SERVE)" != 0 ]; then $(MAKE) --no-print-directory serve; fi
 
 serve: setup  ## serve the Gradio page for TASK's model
-	$(BIN)/python deployment/gradio/app.py --model $(WORK)/$(notdir $(basename $(TASK)))/tagger
+	$(BIN)/python deployment/gradio/app.py --model "$$($(BIN)/tagwright where $(TASK))"
 
 space: setup  ## put a complete Hugging Face Space for TASK's model together in build/space
-	$(BIN)/python deployment/gradio/assemble.py $(WORK)/$(notdir $(basename $(TASK)))/tagger build/space
+	$(BIN)/python deployment/gradio/assemble.py "$$($(BIN)/tagwright where $(TASK))" build/space
 
 test: setup system  ## run every test (installs Chromium by apt-get where it is missing: needs root for that)
 	$(BIN)/ruff check .
@@ -52,7 +51,7 @@ notebooks: setup  ## execute the notebooks in order, in place, for TASK=scifi
 	$(BIN)/python notebooks/execute.py
 
 clean:  ## remove what the stages wrote (the environment stays)
-	rm -rf $(WORK) build
+	rm -rf data/work build
 
 bench: setup  ## measure scifi and cooking, write results/pipeline.json and the README's tables
 	$(BIN)/python benchmarks/pipeline.py scifi cooking

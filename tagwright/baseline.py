@@ -7,12 +7,15 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from tqdm.auto import tqdm
 
+MAX_FEATURES = 200_000  # the most frequent words and pairs; bounds the memory
+
 
 class TfidfBaseline:
     """`fit(texts, targets)`, then `predict_proba(texts)`; targets and probabilities are (texts, labels)."""
 
     def __init__(self, C: float = 30.0):  # noqa: N803 - scikit-learn's name
-        self.vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, strip_accents="unicode")
+        self.vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, strip_accents="unicode",
+                                          max_features=MAX_FEATURES)
         self.C = C
 
     def fit(self, texts: list[str], targets: np.ndarray) -> "TfidfBaseline":
@@ -20,14 +23,14 @@ class TfidfBaseline:
 
         def fit_label(column: np.ndarray) -> tuple[np.ndarray, float]:
             if not 0 < column.sum() < len(column):  # a label that no row, or every row, has needs no regression
-                return np.zeros(features.shape[1]), 50.0 if column.all() else -50.0
+                return np.zeros(features.shape[1], np.float32), 50.0 if column.all() else -50.0
             regression = LogisticRegression(C=self.C, solver="liblinear").fit(features, column > 0)
-            return regression.coef_[0], regression.intercept_[0]
+            return regression.coef_[0].astype(np.float32), regression.intercept_[0]
 
         with ThreadPoolExecutor(2) as pool:  # liblinear lets go of Python's lock
             columns = pool.map(fit_label, targets.T)
             fitted = list(tqdm(columns, desc="baseline", unit=" labels", total=targets.shape[1], disable=None))
-        self.coef_ = np.stack([coef for coef, _ in fitted]).astype(np.float32)  # (labels, features)
+        self.coef_ = np.stack([coef for coef, _ in fitted])  # (labels, features)
         self.intercept_ = np.array([intercept for _, intercept in fitted], dtype=np.float32)
         return self
 

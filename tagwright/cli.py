@@ -1,4 +1,4 @@
-"""`tagwright clean|train|evaluate|quantize|tag|demo`: each stage as a command, and all of them as one.
+"""`tagwright clean|train|evaluate|quantize|tag|demo|where`: each stage as a command, and all of them as one.
 
 Faults in what the user gave end in one line and exit code 2; Ctrl-C ends with 130.
 """
@@ -79,6 +79,12 @@ def demo(name: TaskName, work: Work = None, force: Force = False) -> None:
     records = run_pipeline(task, folders, force, console)
     show_results(records, console)
     _show_tags(Tagger.load(folders.tagger), task.demo.examples)
+
+
+@app.command()
+def where(name: TaskName, work: Work = None) -> None:
+    """Print the folder of a task's finished model."""
+    print(_open(name, work)[1].tagger)
 
 
 def _open(name: str, work: Path | None) -> tuple[Task, Folders]:

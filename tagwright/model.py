@@ -93,8 +93,11 @@ def load_tagger_model(folder: Path) -> TaggerModel:
 
 
 def load_tokenizer(encoder: str | Path) -> PreTrainedTokenizerBase:
-    """The encoder's fast tokenizer; raises TagwrightError where it cannot be reached."""
-    return _load(AutoTokenizer, find_encoder(str(encoder)))
+    """The encoder's fast tokenizer; raises TagwrightError where it cannot be reached, or is no fast one."""
+    tokenizer = _load(AutoTokenizer, find_encoder(str(encoder)))
+    if not tokenizer.is_fast:
+        raise TagwrightError(f"{encoder!r} has no fast tokenizer (tokenizer.json), which serving needs; choose another encoder")
+    return tokenizer
 
 
 def find_encoder(name: str) -> str:

@@ -83,6 +83,7 @@ def quantize(task: Task, data_dir: Path, model_dir: Path, evaluation_dir: Path, 
     model, tokenizer = load_tagger_model(model_dir), load_tokenizer(model_dir)
     texts, y_test = list(dataset.test["text"]), dataset.targets(dataset.test)
     thresholds = np.array(manifest.thresholds, dtype=np.float32)
+    stage.need_space(3 * (model_dir / "model.safetensors").stat().st_size)
 
     with stage.writing() as folder:
         shutil.copytree(model_dir, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(RECORD))

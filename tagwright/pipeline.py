@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tagwright.dataset import clean
+from tagwright.stage import release_memory
 from tagwright.task import ROOT, Task
 
 
@@ -85,6 +86,7 @@ def show_results(records: dict[str, dict], console: Console) -> None:
 
 
 def _say(console: Console, name: str, folder: Path, records: dict[str, dict]) -> None:
+    release_memory()
     record = records[name]
     if record.get("skipped"):
         console.print(f"[dim]{name}: skipped, nothing has changed since {record['finished']}[/dim] → {folder}")

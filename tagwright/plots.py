@@ -25,7 +25,7 @@ def label_frequencies(counts: Mapping[str, int], top: int = 25) -> Figure:
     figure, (left, right) = _panels(1, 2, width=10, height=0.6 + 0.24 * max(len(shown), 10), ratios=[3, 2])
     _bars(left, shown.index, shown.to_numpy(), BLUE)
     left.set(title=f"The {len(shown)} most frequent of {len(ordered)} labels", xlabel="texts with the label")
-    left.xaxis.set_major_locator(MaxNLocator(integer=True))
+    left.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     right.plot(range(1, len(ordered) + 1), ordered, color=BLUE, marker=".", linewidth=1)
     right.set(title="All labels, by rank", xlabel="rank of the label", ylabel="texts with the label")
     right.set_ylim(bottom=0)
@@ -43,14 +43,15 @@ def cooccurrence(targets: np.ndarray, labels: Sequence[str], top: int = 20) -> F
     share = part.T @ part / np.maximum(totals[chosen], 1)[:, None]  # (top, top)
     np.fill_diagonal(share, np.nan)  # always 1, and no news
     figure, (axes,) = _panels(1, 1, width=8.4, height=7.4)
-    image = axes.imshow(share, cmap="cividis", vmin=0, aspect="equal")
+    axes.set_facecolor("#d9d9d9")  # shows on the diagonal
+    image = axes.imshow(share, cmap="Blues", vmin=0, aspect="equal")
     names = [_name(labels[index]) for index in chosen]
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(names)), names)
     axes.set(title="How often a text with one label also has another", xlabel="… also has this label",
              ylabel="a text with this label …")
     axes.grid(False)
-    bar = figure.colorbar(image, ax=axes, shrink=0.7, format=PercentFormatter(1, decimals=0))
+    bar = figure.colorbar(image, ax=axes, shrink=0.7, format=PercentFormatter(1))
     bar.set_label("share of the row label's texts")
     bar.outline.set_visible(False)
     return figure
@@ -66,9 +67,10 @@ def text_lengths(lengths: Sequence[int], max_length: int, unit: str = "tokens") 
     axes.axvline(max_length, color=VERMILION, linewidth=2)
     axes.annotate(f"the model reads {max_length} {unit} ", (max_length, 0.95), xycoords=("data", "axes fraction"),
                   ha="right", va="top", color=VERMILION)
+    axes.set_xlim(0, end)
     axes.set(title=f"{(lengths > max_length).mean():.1%} of the texts are longer than the model reads",
-             xlabel=f"{unit} in a text" + (" (the last bar: this and more)" if beyond else ""), ylabel="texts")
-    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+             xlabel=f"{unit} in a text" + (" (longer ones are counted in the last bar)" if beyond else ""), ylabel="texts")
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     return figure
 
 
@@ -81,7 +83,7 @@ def split_shares(shares: pd.DataFrame) -> Figure:
         axes.plot(shares[column], rows, linestyle="", marker=marker, color=color, label=column, markersize=6)
     axes.set_yticks(rows, [_name(label) for label in shares.index])
     axes.set(title="Share of each split's rows that have a label", xlabel="share of the split's rows")
-    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
     axes.set_xlim(left=0)
     axes.grid(axis="x")
     axes.legend(frameon=False, loc="lower right")
@@ -110,7 +112,7 @@ def learning_curves(history: pd.DataFrame) -> Figure:
     best = history.loc[history["micro_f1"].idxmax()]
     left.plot(history["epoch"], history["train_loss"], color=BLUE, marker="o", label="training rows")
     left.plot(history["epoch"], history["valid_loss"], color=ORANGE, marker="s", label="validation rows")
-    left.set(title="Loss", xlabel="epoch", ylabel="binary cross-entropy, summed over labels")
+    left.set(title="Cross-entropy, summed over labels", xlabel="epoch", ylabel="loss")
     right.plot(history["epoch"], history["micro_f1"], color=GREEN, marker="o", label="micro-F1")
     right.plot(history["epoch"], history["p_at_1"], color=VERMILION, marker="s", label="P@1")
     right.annotate(f"kept: {best['micro_f1']:.3f}", (best["epoch"], best["micro_f1"]), (0, -22), textcoords="offset points",
@@ -119,8 +121,8 @@ def learning_curves(history: pd.DataFrame) -> Figure:
     low = history[["micro_f1", "p_at_1"]].min().min()
     right.set_ylim(max(0, low - 0.15), min(1, history[["micro_f1", "p_at_1"]].max().max() + 0.1))
     for axes in (left, right):
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlim(history["epoch"].min() - 0.5, history["epoch"].max() + 0.5)
+        axes.set_xticks(history["epoch"][:: -(-len(history) // 12)])
         axes.grid(axis="y")
         axes.legend(frameon=False)
     return figure
@@ -136,8 +138,8 @@ def threshold_curve(y_true: np.ndarray, scores: np.ndarray, chosen: float) -> Fi
     axes.plot(metrics.CANDIDATES, tp / np.maximum(tp + fn, 1), color=ORANGE, linestyle="-.", label="recall")
     axes.plot(metrics.CANDIDATES, metrics.f1(tp, fp, fn), color=GREEN, linewidth=2.5, label="micro-F1")
     axes.axvline(chosen, color=GREY, linestyle=":", label=f"chosen: {chosen:.2f}")
-    axes.set(title="What a threshold costs and gains, on validation rows", xlabel="threshold: a label is given from this score on",
-             ylabel="score", ylim=(0, 1), xlim=(0, 0.9))
+    axes.set(title="What a threshold costs and gains, on validation rows", ylabel="score", ylim=(0, 1), xlim=(0, 0.9),
+             xlabel="threshold: a label is given from this score on")
     axes.grid(axis="y")
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
@@ -152,12 +154,13 @@ def reliability(table: pd.DataFrame) -> Figure:
     low, high = _wilson(table["share_right"].to_numpy(float), table["count"].to_numpy(float))
     upper.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="a perfectly calibrated model")
     upper.vlines(table["mean_score"], low, high, color=BLUE, linewidth=1.5)
-    upper.plot(table["mean_score"], table["share_right"], color=BLUE, marker="o", linestyle="", label="this model, with 95 % interval")
+    upper.plot(table["mean_score"], table["share_right"], color=BLUE, marker="o", linestyle="",
+               label="this model, 95 % interval")
     upper.set(title="Can the scores be believed?", ylabel="share that was right", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     upper.grid()
     upper.legend(frameon=False, loc="upper left")
     lower.bar(table["mean_score"], table["count"], width=0.05, color=BLUE)
-    lower.set(xlabel="mean score of a band", ylabel="decisions\n(log scale)", yscale="log")
+    lower.set(xlabel="mean score of a band", ylabel="decisions\n(log scale)", yscale="log", ylim=(1, 2 * table["count"].max()))
     return figure
 
 
@@ -166,11 +169,12 @@ def per_label_f1(table: pd.DataFrame, top: int = 12) -> Figure:
     ordered = table[table["support"] > 0].sort_values(["f1", "support"], ascending=False, kind="stable", ignore_index=True)
     top = max(1, min(top, len(ordered) // 2))
     figure, panels = _panels(1, 2, width=10, height=0.8 + 0.28 * top)
-    for axes, part, color, title in zip(panels, [ordered[:top], ordered[-top:]], [BLUE, ORANGE],
+    worst = ordered[top:].sort_values(["f1", "support"], ascending=[True, False], kind="stable")[:top]
+    for axes, part, color, title in zip(panels, [ordered[:top], worst], [BLUE, ORANGE],
                                         [f"The {top} best labels", f"The {top} worst labels"], strict=True):
         _bars(axes, [f"{_name(label)}  ({support})" for label, support in zip(part["label"], part["support"], strict=True)],
               part["f1"].to_numpy(), color, "{:.2f}")
-        axes.set(title=title, xlabel="F1 on test rows (in brackets: test rows with the label)", xlim=(0, 1.12))
+        axes.set(title=title, xlabel="F1 (in brackets: the label's test rows)", xlim=(0, 1.12))
         axes.set_xticks(np.arange(0, 1.01, 0.25))
     return figure
 
@@ -179,11 +183,11 @@ def formats(sizes: Mapping[str, int], milliseconds: Mapping[str, float], micro_f
     """Size in bytes, time a text and quality of each form of the model, side by side; all by name, in the order of `sizes`."""
     names = list(sizes)
     figure, panels = _panels(1, 3, width=10, height=0.9 + 0.42 * len(names))
-    columns = [("Size", "MB", [sizes[name] / 1e6 for name in names], BLUE, "{:.1f}"),
-               ("Time", "ms a text", [milliseconds[name] for name in names], ORANGE, "{:.1f}"),
-               ("Quality", "micro-F1 on test rows", [micro_f1[name] for name in names], GREEN, "{:.3f}")]
-    for axes, (title, unit, values, color, form) in zip(panels, columns, strict=True):
-        _bars(axes, names, values, color, form)
+    columns = [("Size", "MB", [sizes[name] / 1e6 for name in names], "{:.1f}"),
+               ("Time", "ms a text", [milliseconds[name] for name in names], "{:.1f}"),
+               ("Quality", "micro-F1 on test rows", [micro_f1[name] for name in names], "{:.3f}")]
+    for axes, (title, unit, values, form) in zip(panels, columns, strict=True):
+        _bars(axes, names, values, BLUE, form)
         axes.set(title=title, xlabel=unit)
         axes.set_xlim(0, 1.25 * max(values) or 1)
         axes.xaxis.set_major_locator(MaxNLocator(4))
@@ -195,6 +199,7 @@ def formats(sizes: Mapping[str, int], milliseconds: Mapping[str, float], micro_f
 def _panels(rows: int, columns: int, width: float, height: float, ratios: list[int] | None = None,
             share_x: bool = False) -> tuple[Figure, list[Axes]]:
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)
     ratios = {"height_ratios" if rows > 1 else "width_ratios": ratios} if ratios else {}
     panels = figure.subplots(rows, columns, squeeze=False, sharex=share_x, **ratios).ravel().tolist()
     for axes in panels:

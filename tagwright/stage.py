@@ -6,7 +6,9 @@ settings; a stage whose fingerprint has not changed is skipped.
 """
 
 import contextlib
+import ctypes
 import errno
+import gc
 import hashlib
 import json
 import os
@@ -56,6 +58,14 @@ class Stage:
             return None
         return record | {"skipped": True}
 
+    def need_space(self, needed: int) -> None:
+        """Raise TagwrightError now, and not after an hour of work, where the disk has less than `needed` bytes free."""
+        place = next(folder for folder in [self.out_dir.absolute(), *self.out_dir.absolute().parents] if folder.exists())
+        free = shutil.disk_usage(place).free
+        if free < needed:
+            raise TagwrightError(f"{self.name} will write {needed / 1e6:.0f} MB to {self.out_dir}, but its disk has only "
+                                 f"{free / 1e6:.0f} MB free; free some, or choose another place with --work")
+
     @contextlib.contextmanager
     def writing(self) -> Iterator[Path]:
         """A temporary folder that becomes `out_dir` when the block ends well and vanishes when it does not."""
@@ -66,10 +76,11 @@ class Stage:
             yield partial
             self._finish(partial)
             _replace(partial, self.out_dir)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        except Exception as error:
+            # Every writer (Arrow, safetensors, protobuf) wraps a full disk in an exception of its own.
+            if getattr(error, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error):
                 raise TagwrightError(f"no space left on the disk that holds {self.out_dir.resolve()}; "
-                                     "free some and run the same command again") from None
+                                     "free some and run the same command again") from error
             raise
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -85,6 +96,13 @@ class Stage:
             "files": {str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in files},
         }
         write_json(folder / RECORD, self.record)
+
+
+def release_memory() -> None:
+    """Give what an ended stage no longer needs back to the system; glibc alone would keep a gigabyte after training."""
+    gc.collect()
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def read_record(folder: Path, made_by: str) -> dict:

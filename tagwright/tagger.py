@@ -1,7 +1,7 @@
 """Tags texts with an exported model: numpy, tokenizers and onnxruntime only. Every app uses this."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from tagwright.errors import TagwrightError
 from tagwright.text import compose, tidy
 
 FILES = {"fp32": "onnx/model.onnx", "int8": "onnx/model_quantized.onnx"}
+MAX_BATCH_TOKENS = 2048  # padding included
 
 
 class Tagger:
@@ -44,7 +45,7 @@ class Tagger:
         tokenizer.enable_truncation(manifest.max_length)
         tokenizer.no_padding()
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+        options.intra_op_num_threads = threads or _cores()
         session = onnxruntime.InferenceSession(
             folder / FILES[precision], options, providers=["CPUExecutionProvider"],
             disabled_optimizers=["SkipLayerNormFusion"],  # its CPU kernel is slower than the parts it replaces
@@ -65,14 +66,13 @@ class Tagger:
         return 1 / (1 + np.exp(-logits))
 
     def logits(self, texts: Sequence[str | Mapping[str, str]], batch_size: int = 32) -> np.ndarray:
-        """The model's raw outputs: float32, (texts, labels). Batches are formed by length, so little is padding."""
+        """The model's raw outputs: float32, (texts, labels). Batches are formed by length, so that little is padding, and
+        hold at most `batch_size` texts and MAX_BATCH_TOKENS tokens, so that memory is bounded."""
         if isinstance(texts, str | Mapping):
             raise TypeError("texts must be a list of texts; wrap a single one: [text]")
         ids = [encoding.ids for encoding in self._tokenizer.encode_batch([self._text(text) for text in texts])]
         logits = np.zeros((len(ids), len(self.labels)), dtype=np.float32)
-        order = sorted(range(len(ids)), key=lambda index: len(ids[index]))
-        for start in range(0, len(order), batch_size):
-            batch = order[start : start + batch_size]
+        for batch in _batches(list(map(len, ids)), batch_size):
             longest = len(ids[batch[-1]])
             input_ids = np.full((len(batch), longest), self.manifest.pad_id, dtype=np.int64)
             attention_mask = np.zeros_like(input_ids)
@@ -89,3 +89,20 @@ class Tagger:
         if unknown := set(text) - set(self.manifest.fields):
             raise TagwrightError(f"unknown fields {sorted(unknown)}; this model reads {self.manifest.fields}")
         return compose(self.manifest.template, {name: text.get(name) or "" for name in self.manifest.fields})
+
+
+def _batches(lengths: list[int], batch_size: int) -> Iterator[list[int]]:
+    """Indices of texts in batches of like length, shortest first, so that the last of a batch is its longest."""
+    batch: list[int] = []
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if batch and (len(batch) == batch_size or (len(batch) + 1) * lengths[index] > MAX_BATCH_TOKENS):
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+def _cores() -> int:
+    """The cores this process may use, which in a container can be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -83,16 +83,25 @@ class Model(Section):
 
 
 class Training(Section):
-    """The recipe. Learning rates are the peaks of one-cycle; `patience` counts epochs without a better validation F1."""
+    """The recipe. Learning rates are the peaks of one-cycle; `patience` counts epochs without a better validation F1.
+    None: by the number of training rows, see `for_rows`."""
 
-    epochs: int = pydantic.Field(3, ge=1)
-    batch_size: int = pydantic.Field(32, ge=1)
-    encoder_lr: float = pydantic.Field(3e-4, gt=0)
+    epochs: int | None = pydantic.Field(None, ge=1)
+    batch_size: int | None = pydantic.Field(None, ge=1)
+    encoder_lr: float | None = pydantic.Field(None, gt=0)
     head_lr: float = pydantic.Field(5e-3, gt=0)
     weight_decay: float = pydantic.Field(0.01, ge=0)
     head_init: Literal["label_names", "random"] = "label_names"
     patience: int = pydantic.Field(2, ge=1)
     seed: int = 42
+
+    def for_rows(self, rows: int) -> "Training":
+        """The recipe with every None filled in: few rows want more epochs of smaller batches."""
+        epochs, batch_size, encoder_lr = (5, 16, 3e-4) if rows < 2_000 else (4, 32, 3e-4) if rows < 8_000 else (3, 64, 4e-4)
+        return self.model_copy(update={
+            "epochs": self.epochs or epochs, "batch_size": self.batch_size or batch_size,
+            "encoder_lr": self.encoder_lr or encoder_lr,
+        })
 
 
 class Demo(Section):

@@ -31,6 +31,7 @@ from tagwright import metrics
 from tagwright.blurr_compat import BaseModelCallback, BaseModelWrapper, TextBlock, blurr_splitter
 from tagwright.bundle import Manifest, write_bundle
 from tagwright.dataset import Dataset
+from tagwright.errors import TagwrightError
 from tagwright.model import TaggerModel, load_tokenizer
 from tagwright.stage import Stage, package_versions
 from tagwright.task import Task
@@ -57,6 +58,9 @@ def build_learner(task: Task, dataset: Dataset, bar: bool = True) -> Learner:
     """
     set_seed(task.training.seed, reproducible=True)
     tokenizer = load_tokenizer(task.model.encoder)
+    if task.model.max_length > tokenizer.model_max_length:
+        raise TagwrightError(f"model.max_length is {task.model.max_length}, but {task.model.encoder!r} reads at most "
+                             f"{tokenizer.model_max_length} tokens")
     model = TaggerModel.from_encoder(task.model.encoder, dataset.labels, task.model.pooling)
     share = torch.from_numpy(dataset.targets(dataset.train).mean(0))
     model.init_head(tokenizer, share, from_names=task.training.head_init == "label_names")
@@ -75,10 +79,11 @@ def fit(task: Task, learner: Learner) -> pd.DataFrame:
 
     Returns the history: one row an epoch with train_loss, valid_loss, micro_f1, p_at_1, r_at_5.
     """
+    recipe = task.training.for_rows(len(learner.dls.train_ds))
     groups = len(blurr_splitter(learner.model))
-    rates = [task.training.encoder_lr] * (groups - 1) + [task.training.head_lr]
+    rates = [recipe.encoder_lr] * (groups - 1) + [recipe.head_lr]
     with learner.no_logging():  # Progress prints the epochs
-        learner.fit_one_cycle(task.training.epochs, lr_max=rates)
+        learner.fit_one_cycle(recipe.epochs, lr_max=rates)
     return pd.DataFrame(learner.best_epoch.history)
 
 
@@ -94,6 +99,7 @@ def train(task: Task, data_dir: Path, out_dir: Path, force: bool = False, bar: b
     if not force and (record := stage.unchanged()):
         return record
     learner = build_learner(task, dataset, bar)
+    stage.need_space(sum(value.nbytes for value in learner.model.state_dict().values()) + 10_000_000)
     started = time.time()
     history = fit(task, learner)
     seconds = time.time() - started
@@ -114,7 +120,7 @@ def train(task: Task, data_dir: Path, out_dir: Path, force: bool = False, bar: b
         ))
         stage.record |= {
             "rows": {"train": len(dataset.train), "validation": len(dataset.validation)}, "seed": task.training.seed,
-            "bf16": has_bf16(), "train_seconds": round(seconds, 1), "threshold": threshold,
+            "recipe": task.training.for_rows(len(dataset.train)).model_dump(), "bf16": has_bf16(), "train_seconds": round(seconds, 1), "threshold": threshold,
             "metrics": {"validation": validation}, "history": history.round(4).to_dict("records"),
         }
     return stage.record
@@ -278,5 +284,6 @@ def _dataloaders(task: Task, dataset: Dataset, tokenizer: PreTrainedTokenizerBas
         blocks=(text_block, MultiCategoryBlock(vocab=dataset.labels)),
         get_x=ColReader("text"), get_y=ColReader("labels"), splitter=ColSplitter("is_valid"),
     )
-    return block.dataloaders(frame, bs=task.training.batch_size, val_bs=2 * task.training.batch_size, num_workers=0,
+    batch_size = task.training.for_rows(len(dataset.train)).batch_size
+    return block.dataloaders(frame, bs=batch_size, val_bs=2 * batch_size, num_workers=0,
                              dl_kwargs=[{}, {"val_res": lengths["validation"]}])

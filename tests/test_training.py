@@ -46,7 +46,7 @@ def test_the_learner_is_blurrs_and_learns_the_head_fastest(task, dataset):
     learner.fit_one_cycle = lambda epochs, lr_max: rates.extend(lr_max)
     learner.best_epoch.history = []
     fit(task, learner)
-    assert rates == [task.training.encoder_lr] * 2 + [task.training.head_lr]
+    assert rates == [3e-4] * 2 + [task.training.head_lr]
 
 
 def test_batches_hold_texts_of_like_length(task, dataset):

@@ -6,6 +6,7 @@ The model folder is `--model`, else `$TAGWRIGHT_MODEL`, else `model/` beside thi
 import argparse
 import html
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -13,6 +14,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 import gradio as gr  # noqa: E402 - reads the variable above when it is imported
 
+from tagwright.errors import TagwrightError  # noqa: E402
 from tagwright.tagger import Tagger  # noqa: E402
 
 MAX_CHARACTERS = 20_000  # of all fields together
@@ -103,7 +105,11 @@ def main() -> None:
     parser.add_argument("--host", default=None, help="address to listen on (default: this machine only)")
     parser.add_argument("--port", type=int, default=None, help="default: 7860, or the next free one")
     arguments = parser.parse_args()
-    page = build_page(Tagger.load(arguments.model))
+    try:
+        tagger = Tagger.load(arguments.model)
+    except TagwrightError as error:
+        sys.exit(f"error: {error}")
+    page = build_page(tagger)
     page.launch(server_name=arguments.host, server_port=arguments.port, css=CSS, theme=gr.themes.Default())
 
 

@@ -1,0 +1,75 @@
+"""What several tests share: task files made on the spot, and the embedded sample, cleaned once."""
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tagwright.dataset import Dataset, clean
+from tagwright.task import Task
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def write_task(folder: Path, raw: str, **tables) -> Path:
+    """Write `folder/books.toml`: one `text` field from the file `raw`, unless `tables` (section=dict) say otherwise."""
+    sections = {"source": {"path": raw}, "input": {"fields": ["text"], "template": "{text}"}}
+    for name, keys in tables.items():
+        sections[name] = sections.get(name, {}) | keys
+    lines = ['name = "books"', 'title = "Blurbs to genres"']
+    for name, keys in sections.items():
+        lines += ["", f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in keys.items())]
+    file = folder / "books.toml"
+    file.write_text("\n".join(lines) + "\n", encoding="utf8")
+    return file
+
+
+def write_jsonl(path: Path, rows: list[dict]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def sample_folder(tmp_path_factory) -> Path:
+    """The embedded sample, cleaned with the shipped task."""
+    folder = tmp_path_factory.mktemp("sample") / "dataset"
+    task = Task.load("scifi")
+    clean(task, task.raw_path(), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sample(sample_folder) -> Dataset:
+    return Dataset.load(sample_folder)
+
+
+@dataclass
+class DemoRun:
+    """What `tagwright demo scifi` left: its folders, what it printed, and the most memory it held at any time."""
+
+    root: Path
+    output: str
+    peak_bytes: int
+    sample: Path = ROOT / "data" / "sample" / "scifi.jsonl"
+
+
+@pytest.fixture(scope="session")
+def demo_run(tmp_path_factory) -> DemoRun:
+    """The real pipeline on the embedded sample, run once for all tests, in a process of its own."""
+    work = tmp_path_factory.mktemp("work")
+    log = work / "demo.log"
+    command = [Path(sys.executable).parent / "tagwright", "demo", "scifi", "--work", work]
+    with log.open("w") as file:
+        process = psutil.Popen(command, stdout=file, stderr=subprocess.STDOUT)
+        peak = 0
+        while process.poll() is None:
+            peak = max(peak, process.memory_info().rss)
+            time.sleep(0.1)
+    output = log.read_text()
+    assert process.returncode == 0, output
+    return DemoRun(work / "scifi", output, peak)

@@ -1,0 +1,135 @@
+"""Scores against values worked out by hand, and against scikit-learn on random data."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score
+
+from tagwright.metrics import (
+    CANDIDATES,
+    agreement,
+    best_threshold,
+    calibration,
+    calibration_error,
+    counts,
+    f1,
+    macro_f1,
+    micro_f1,
+    per_label,
+    precision_at_k,
+    recall_at_k,
+    summary,
+)
+
+TRUE = np.array([[1, 1, 0, 0], [0, 0, 1, 0], [0, 1, 1, 1]], dtype=np.float32)
+SCORES = np.array([[0.9, 0.2, 0.6, 0.1], [0.8, 0.3, 0.7, 0.1], [0.1, 0.9, 0.2, 0.8]], dtype=np.float32)
+# best first:      a c b d                c is second              b d c a
+
+
+@pytest.mark.parametrize(("k", "right"), [(1, 2 / 3), (2, (1 + 1 + 2) / 6), (3, (2 + 1 + 3) / 9), (4, 6 / 12)])
+def test_precision_at_k_by_hand(k, right):
+    assert precision_at_k(TRUE, SCORES, k) == pytest.approx(right)
+
+
+@pytest.mark.parametrize(("k", "right"), [(1, 2 / 6), (2, 4 / 6), (3, 1), (4, 1)])
+def test_recall_at_k_counts_over_all_rows_as_fasttext_does(k, right):
+    assert recall_at_k(TRUE, SCORES, k) == pytest.approx(right)
+
+
+def test_recall_at_k_is_not_the_mean_over_rows():
+    true = np.array([[1, 0, 0], [1, 1, 1]])
+    scores = np.array([[0.9, 0.1, 0.1], [0.9, 0.1, 0.1]])
+    assert recall_at_k(true, scores, 1) == pytest.approx(2 / 4)  # the mean over rows would be (1 + 1/3) / 2
+
+
+def test_more_labels_asked_for_than_there_are():
+    assert recall_at_k(TRUE, SCORES, 5) == 1
+
+
+def test_counts_and_f1_by_hand():
+    predicted = SCORES >= 0.5
+    tp, fp, fn = counts(TRUE, predicted)
+    assert (list(tp), list(fp), list(fn)) == ([1, 1, 1, 1], [1, 0, 1, 0], [0, 1, 1, 0])
+    assert list(f1(tp, fp, fn)) == pytest.approx([2 / 3, 2 / 3, 1 / 2, 1])
+    assert micro_f1(TRUE, predicted) == pytest.approx(8 / 12)
+    assert macro_f1(TRUE, predicted) == pytest.approx((2 / 3 + 2 / 3 + 1 / 2 + 1) / 4)
+
+
+def test_f1_of_nothing_is_zero():
+    nothing = np.zeros((3, 2))
+    assert micro_f1(nothing, nothing) == macro_f1(nothing, nothing) == 0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_f1_is_as_scikit_learn_has_it(seed):
+    rng = np.random.default_rng(seed)
+    true, predicted = rng.random((2, 200, 30)) < 0.1
+    true[:, 0] = predicted[:, 0] = 0  # a label without any row
+    assert micro_f1(true, predicted) == pytest.approx(f1_score(true, predicted, average="micro"))
+    assert macro_f1(true, predicted) == pytest.approx(f1_score(true, predicted, average="macro", zero_division=0))
+    supported = f1_score(true[:, 1:], predicted[:, 1:], average="macro")
+    assert macro_f1(true, predicted, supported_only=True) == pytest.approx(supported)
+
+
+def test_best_threshold_is_the_one_that_parts_right_from_wrong():
+    true = np.array([[1, 0], [1, 0], [0, 1]])
+    scores = np.array([[0.42, 0.40], [0.70, 0.30], [0.10, 0.41]])
+    assert best_threshold(true, scores) == pytest.approx(0.41)
+
+
+def test_best_threshold_has_no_better_rival():
+    rng = np.random.default_rng(0)
+    true = rng.random((100, 10)) < 0.2
+    scores = np.clip(true * 0.3 + rng.random((100, 10)) * 0.6, 0, 1)
+    best = best_threshold(true, scores)
+    assert micro_f1(true, scores >= best) == max(micro_f1(true, scores >= rival) for rival in CANDIDATES)
+
+
+def test_per_label_by_hand_most_frequent_first():
+    table = per_label(["a", "b", "c", "d"], TRUE, SCORES, np.array([0.5, 0.5, 0.65, 0.05]))
+    assert list(table["label"]) == ["b", "c", "a", "d"]
+    assert list(table["support"]) == [2, 2, 1, 1]
+    assert list(table["threshold"]) == [0.5, 0.65, 0.5, 0.05]
+    assert list(table["precision"]) == pytest.approx([1, 1, 1 / 2, 1 / 3])
+    assert list(table["recall"]) == pytest.approx([1 / 2, 1 / 2, 1, 1])
+    assert list(table["f1"]) == pytest.approx([2 / 3, 2 / 3, 2 / 3, 1 / 2])
+
+
+def test_per_label_takes_one_threshold_for_all():
+    assert list(per_label(["a", "b", "c", "d"], TRUE, SCORES, 0.5)["threshold"]) == [0.5] * 4
+
+
+def test_summary_rounds_the_headline_numbers():
+    assert summary(TRUE, SCORES, 0.5) == {
+        "p_at_1": 0.6667, "r_at_5": 1.0, "micro_f1": 0.6667, "macro_f1": 0.7083, "macro_f1_supported": 0.7083,
+    }
+
+
+def test_calibration_by_hand():
+    true = np.array([[0, 0], [1, 1], [1, 0]])
+    scores = np.array([[0.1, 0.2], [0.3, 0.8], [1.0, 0.6]])
+    table = calibration(true, scores, bins=2)
+    assert list(table["count"]) == [3, 3]
+    assert list(table["mean_score"]) == pytest.approx([0.2, 0.8])
+    assert list(table["share_right"]) == pytest.approx([1 / 3, 2 / 3])
+    assert calibration_error(true, scores, bins=2) == pytest.approx(2 / 15)
+
+
+def test_calibration_leaves_out_empty_bands():
+    assert len(calibration(np.array([[1, 0]]), np.array([[0.95, 0.05]]))) == 2
+
+
+def test_a_calibrated_model_has_a_small_error_and_a_boastful_one_a_large():
+    rng = np.random.default_rng(0)
+    scores = rng.random((5000, 4))
+    true = rng.random((5000, 4)) < scores
+    assert calibration_error(true, scores) < 0.02
+    assert calibration_error(true, np.sqrt(scores)) > 0.1
+
+
+def test_agreement_by_hand():
+    other = SCORES.copy()
+    other[0, 2] = 0.4  # another decision
+    other[1, 0] = 0.55  # the same decision
+    found = agreement(SCORES, other, 0.5)
+    assert found == pytest.approx({"decisions": 11 / 12, "label_sets": 2 / 3, "largest_difference": 0.25})
+    assert agreement(SCORES, other, np.array([0.5, 0.5, 0.3, 0.5]))["decisions"] == 1

@@ -1,0 +1,71 @@
+"""Each picture is made, says what it shows, and names its axes, also on the smallest and oddest input."""
+
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from tagwright import metrics, plots
+
+LABELS = ["robots", "time-travel", "a $1 book", "x" * 80, "\\$ and $", "movie"]
+RANDOM = np.random.default_rng(0)
+TARGETS = (RANDOM.random((40, 6)) < 0.3).astype("float32")  # (rows, labels)
+SCORES = np.clip(TARGETS * 0.4 + RANDOM.random((40, 6)) * 0.6, 0, 1)
+HISTORY = pd.DataFrame({"epoch": [1, 2, 3], "train_loss": [9.0, 6.0, 4.0], "valid_loss": [8.0, 7.0, 7.2],
+                        "micro_f1": [0.4, 0.6, 0.5], "p_at_1": [0.5, 0.7, 0.7]})
+FORMATS = ["PyTorch", "ONNX fp32", "ONNX int8"]
+
+PICTURES = {
+    "label_frequencies": lambda: plots.label_frequencies(dict(zip(LABELS, TARGETS.sum(0), strict=True))),
+    "one label": lambda: plots.label_frequencies({"robots": 3}),
+    "cooccurrence": lambda: plots.cooccurrence(TARGETS, LABELS, top=5),
+    "cooccurrence of a label without texts": lambda: plots.cooccurrence(TARGETS * [1, 1, 1, 1, 1, 0], LABELS),
+    "text_lengths": lambda: plots.text_lengths([3, 12, 80, 90_000], max_length=64),
+    "text_lengths in words": lambda: plots.text_lengths([5], max_length=64, unit="words"),
+    "split_shares": lambda: plots.split_shares(pd.DataFrame({"train": [0.2, 0.1], "test": [0.1, 0.1]}, index=LABELS[:2])),
+    "lr_curve": lambda: plots.lr_curve(pd.DataFrame({"lr": [1e-6, 1e-4, 1e-2], "loss": [9.0, 7.0, 90.0]}), 1e-4),
+    "lr_curve that only rises": lambda: plots.lr_curve(pd.DataFrame({"lr": [1e-6, 1e-4], "loss": [7.0, 9.0]}), 1e-4),
+    "learning_curves": lambda: plots.learning_curves(HISTORY),
+    "one epoch": lambda: plots.learning_curves(HISTORY[:1]),
+    "threshold_curve": lambda: plots.threshold_curve(TARGETS, SCORES, 0.3),
+    "reliability": lambda: plots.reliability(metrics.calibration(TARGETS, SCORES)),
+    "per_label_f1": lambda: plots.per_label_f1(metrics.per_label(LABELS, TARGETS, SCORES, 0.5)),
+    "formats": lambda: plots.formats(dict.fromkeys(FORMATS, 9e7), dict.fromkeys(FORMATS, 4.2), dict.fromkeys(FORMATS, 0.0)),
+}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_every_panel_has_a_title_and_named_axes_and_can_be_drawn(name):
+    figure = PICTURES[name]()
+    assert isinstance(figure, Figure)
+    panels = [axes for axes in figure.axes if axes.get_label() != "<colorbar>"]
+    assert any(axes.get_title() for axes in panels)
+    for axes in panels:
+        named_ticks = any(tick.get_text() and not _is_number(tick.get_text()) for tick in axes.get_yticklabels())
+        assert axes.get_xlabel() or not axes.xaxis.get_tick_params()["labelbottom"]
+        assert axes.get_ylabel() or named_ticks or axes is not panels[0]
+    drawn = io.BytesIO()
+    figure.savefig(drawn)
+    assert drawn.tell() > 5_000
+
+
+def test_the_pictures_show_the_numbers_they_were_given():
+    bars = plots.label_frequencies({"rare": 2, "frequent": 30}).axes[0]
+    assert [text.get_text() for text in bars.get_yticklabels()] == ["frequent", "rare"]
+    assert [patch.get_width() for patch in bars.patches] == [30, 2]
+    assert "50.0%" in plots.text_lengths([10, 20, 30, 40], max_length=20).axes[0].get_title()
+    curve = plots.threshold_curve(TARGETS, SCORES, 0.3).axes[0].lines[2]
+    place = list(metrics.CANDIDATES).index(0.3)
+    assert curve.get_ydata()[place] == pytest.approx(metrics.micro_f1(TARGETS, SCORES >= 0.3))
+
+
+def test_best_and_worst_labels_do_not_overlap():
+    figure = plots.per_label_f1(pd.DataFrame({"label": list("abcde"), "support": [5, 4, 3, 2, 0], "f1": [0.5, 0.5, 0.5, 0.5, 0.0]}))
+    shown = [text.get_text() for axes in figure.axes for text in axes.get_yticklabels()]
+    assert shown == ["a  (5)", "b  (4)", "c  (3)", "d  (2)"]
+
+
+def _is_number(text: str) -> bool:
+    return text.replace("−", "").replace(".", "").replace("%", "").isdigit()
