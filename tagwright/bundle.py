@@ -49,7 +49,8 @@ def write_bundle(folder: Path, manifest: Manifest) -> None:
 def read_bundle(folder: Path) -> Manifest:
     """The manifest of a model folder whose every file is as it was written.
 
-    Raises TagwrightError naming the file that is missing, changed or not listed.
+    Files that the manifest does not list (a hub's own, say) are left alone. Raises TagwrightError naming the file that is
+    missing or changed.
     """
     path = folder / MANIFEST
     try:
@@ -58,11 +59,12 @@ def read_bundle(folder: Path) -> Manifest:
         raise TagwrightError(f"{folder}: no model folder (it has no {MANIFEST}); `tagwright quantize` makes one") from None
     try:
         manifest = Manifest(**json.loads(content))
-    except (ValueError, TypeError) as error:
+        sealed = _sealed(manifest)
+    except (ValueError, TypeError, RecursionError) as error:
         raise TagwrightError(f"{path}: damaged, or written by another version: {error}") from None
     if manifest.format != FORMAT:
         raise TagwrightError(f"{path}: format {manifest.format}, this version reads {FORMAT}")
-    if content != _sealed(manifest):
+    if content != sealed:
         raise TagwrightError(f"{path}: changed since it was written (its checksum does not fit)")
     present = _covered(folder)
     for name, expected in manifest.files.items():

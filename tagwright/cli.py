@@ -115,7 +115,7 @@ def main() -> None:
     try:
         app()
     except TagwrightError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("error: " + " ".join(str(error).split()), file=sys.stderr)  # one line, whatever a library's message held
         sys.exit(2)
     except BrokenPipeError:  # the reader of our output has gone, as in `tagwright … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -8,6 +8,7 @@ import csv
 import difflib
 import json
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from tagwright.text import compose, html_to_text, parse_labels, tidy
 
 SPLITS = ("train", "validation", "test")
 FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".txt": "fasttext"}
+MIN_ROWS = 10
 MAX_CELL = 10_000_000  # characters
 MAX_UNREADABLE = 0.5  # share of unreadable rows above which the file, not the row, must be wrong
 
@@ -54,9 +56,13 @@ class Dataset:
     @classmethod
     def load(cls, folder: Path, task: str = "TASK") -> "Dataset":
         """Read what `clean()` wrote; raises TagwrightError, naming the command, where it is missing."""
-        record = read_record(folder, f"tagwright clean {task}")
-        labels = json.loads((folder / "labels.json").read_text(encoding="utf8"))
-        return cls(labels, *(pd.read_parquet(folder / f"{split}.parquet") for split in SPLITS), record)
+        made_by = f"tagwright clean {task}"
+        record = read_record(folder, made_by)
+        try:
+            labels = json.loads((folder / "labels.json").read_text(encoding="utf8"))
+            return cls(labels, *(pd.read_parquet(folder / f"{split}.parquet") for split in SPLITS), record)
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise TagwrightError(f"{folder}: damaged ({error}); make it again with `{made_by} --force`") from None
 
     def targets(self, frame: pd.DataFrame) -> np.ndarray:
         """The label indicator matrix of a split: float32, (rows, labels)."""
@@ -85,9 +91,11 @@ def clean(task: Task, raw_path: Path, out_dir: Path, force: bool = False) -> dic
     rows = merge_duplicates(rows, is_test, task.split.near_duplicate, rejects)
     labels, rare = _frequent_labels(task, rows)
     rows = [row for row in rows if _keep_frequent(row, labels, rejects)]
-    if len(rows) < 10:
+    if len(rows) < MIN_ROWS:
         raise TagwrightError(f"{raw_path}: only {len(rows)} of {read} rows are left after cleaning ({rejects.summary()}); "
                              "too few to train on")
+    if len(labels) < 2:
+        raise TagwrightError(f"{raw_path}: only one label, {labels.pop()!r}, is left after cleaning; there is nothing to tell apart")
     splits = _split(task, rows, labels, is_test)
     learnable = Counter(label for split in ("train", "validation") for row in splits[split] for label in row.labels)
     labels = sorted(learnable, key=lambda label: (-learnable[label], label))
@@ -170,18 +178,17 @@ def _read_csv(task: Task, path: Path, delimiter: str, rejects: Rejects) -> Itera
                 yield row
     except csv.Error as error:
         hint = " (an opening quote is never closed: is the file truncated?)" if "end of data" in str(error) else ""
-        raise TagwrightError(f"{path}: line {reader.line_num}: {error}{hint}") from None
+        raise TagwrightError(f"{path}: line {reader.reader.line_num}: {error}{hint}") from None
 
 
 def _read_jsonl(task: Task, path: Path, rejects: Rejects) -> Iterator[Row]:
     seen: set[str] = set()
-    number = 0
     for number, line in enumerate(_lines(path), 1):
         if not line.strip():
             continue
         try:
             raw = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             if not line.endswith("\n"):
                 raise TagwrightError(f"{path}: line {number}: the last line ends in the middle of a JSON object; "
                                      "the file looks truncated") from None
@@ -192,17 +199,18 @@ def _read_jsonl(task: Task, path: Path, rejects: Rejects) -> Iterator[Row]:
             continue
         seen.update(raw)
         yield Row(number, raw)
-    if number:
+    if seen:
         _check_fields(task, path, sorted(seen))
 
 
 def _read_parquet(task: Task, path: Path) -> Iterator[Row]:
     try:
         table = pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
+        raw_rows = table.to_pylist()
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise TagwrightError(f"{path}: not a readable parquet file (truncated?): {error}") from None
     _check_fields(task, path, table.column_names)
-    for number, raw in enumerate(table.to_pylist(), 1):
+    for number, raw in enumerate(raw_rows, 1):
         yield Row(number, raw)
 
 
@@ -297,7 +305,7 @@ def merge_duplicates(rows: list[Row], is_test: set[int], threshold: float, rejec
 
 
 def _shingles(text: str) -> set[int]:
-    words = "".join(char if char.isalnum() else " " for char in text.casefold()).split() or [text]
+    words = re.findall(r"[^\W_]+", text.casefold()) or [text]
     return {hash(tuple(words[start : start + 3])) for start in range(max(1, len(words) - 2))}
 
 
@@ -322,8 +330,9 @@ def _position_test_rows(task: Task, path: Path, rows: list[Row]) -> set[int]:
     """The lines that a split by position sets aside for the test: the last `test_rows` usable rows."""
     if task.split.by == "stratified":
         return set()
-    if len(rows) <= task.split.test_rows:
-        raise TagwrightError(f"{path}: split.test_rows is {task.split.test_rows}, but only {len(rows)} rows are usable")
+    if len(rows) < task.split.test_rows + MIN_ROWS:
+        raise TagwrightError(f"{path}: split.test_rows is {task.split.test_rows}, but only {len(rows)} rows are usable, "
+                             f"and at least {MIN_ROWS} must be left to train on")
     return {row.line for row in rows[-task.split.test_rows :]}
 
 

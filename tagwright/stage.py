@@ -51,12 +51,12 @@ class Stage:
         """The record of an earlier run with the same inputs and settings whose files are all still there, else None."""
         try:
             record = json.loads((self.out_dir / RECORD).read_text(encoding="utf8"))
-        except (FileNotFoundError, json.JSONDecodeError):
+        except (OSError, ValueError):  # not there, or damaged
+            return None
+        if not isinstance(record, dict) or record.get("fingerprint") != self.fingerprint:
             return None
         whole = all(_size(self.out_dir / name) == entry["bytes"] for name, entry in record["files"].items())
-        if record["fingerprint"] != self.fingerprint or not whole:
-            return None
-        return record | {"skipped": True}
+        return record | {"skipped": True} if whole else None
 
     def need_space(self, needed: int) -> None:
         """Raise TagwrightError now, and not after an hour of work, where the disk has less than `needed` bytes free."""
@@ -73,12 +73,15 @@ class Stage:
         shutil.rmtree(partial, ignore_errors=True)
         try:
             partial.mkdir(parents=True)
+        except OSError as error:
+            raise TagwrightError(f"{self.out_dir}: cannot be written: {error.strerror}: {error.filename}") from None
+        try:
             yield partial
             self._finish(partial)
             _replace(partial, self.out_dir)
         except Exception as error:
             # Every writer (Arrow, safetensors, protobuf) wraps a full disk in an exception of its own.
-            if getattr(error, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error):
+            if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error):
                 raise TagwrightError(f"no space left on the disk that holds {self.out_dir.resolve()}; "
                                      "free some and run the same command again") from error
             raise
@@ -107,12 +110,16 @@ def release_memory() -> None:
 
 def read_record(folder: Path, made_by: str) -> dict:
     """The `run.json` of a folder; raises TagwrightError, naming the command that makes it, where there is none."""
+    path = Path(folder) / RECORD
     try:
-        return json.loads((Path(folder) / RECORD).read_text(encoding="utf8"))
-    except FileNotFoundError:
+        record = json.loads(path.read_text(encoding="utf8"))
+    except OSError:
         raise TagwrightError(f"{folder}: not there, or not finished; make it with `{made_by}`") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise TagwrightError(f"{Path(folder) / RECORD}: damaged ({error}); make it again with `{made_by}`") from None
+    except ValueError as error:
+        raise TagwrightError(f"{path}: damaged ({error}); make it again with `{made_by}`") from None
+    if not isinstance(record, dict) or "files" not in record:
+        raise TagwrightError(f"{path}: damaged (no list of files); make it again with `{made_by}`")
+    return record
 
 
 def write_json(path: Path, value) -> None:

@@ -40,7 +40,10 @@ class Input(Section):
 
     @pydantic.model_validator(mode="after")
     def _names_agree(self):
-        named = [name for _, name, _, _ in string.Formatter().parse(self.template) if name is not None]
+        places = [place for place in string.Formatter().parse(self.template) if place[1] is not None]
+        named = [name for _, name, _, _ in places]
+        if any(spec or conversion for _, _, spec, conversion in places):
+            raise ValueError("template takes plain {field} places only, without ':' or '!'")
         if sorted(named) != sorted(self.fields):
             raise ValueError(f"template names the fields {named}, fields lists {self.fields}: they must be the same")
         if extra := set(self.html) - set(self.fields):
@@ -58,7 +61,7 @@ class Labels(Section):
 
 
 class Split(Section):
-    """Stratified by labels with a seed, or `by = "position"`: the last `test_rows` lines are the test rows."""
+    """Stratified by labels with a seed, or `by = "position"`: the last `test_rows` usable rows are for the test."""
 
     by: Literal["stratified", "position"] = "stratified"
     test: float = pydantic.Field(0.15, gt=0, lt=0.5)
@@ -136,6 +139,8 @@ class Task(Section):
             table = tomllib.loads(file.read_text(encoding="utf8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise TagwrightError(f"{file}: not a readable TOML file: {error}") from None
+        if "file" in table:
+            raise TagwrightError(f"{file}: file: unknown key")
         try:
             return cls(**table, file=file.resolve())
         except pydantic.ValidationError as error:
@@ -160,10 +165,10 @@ class Task(Section):
 def _find(name: str, folder: Path) -> Path:
     path = Path(name)
     if path.suffix == ".toml":
-        if path.is_file():
+        if os.path.isfile(path):  # False too, not an error, for a name that no file system takes
             return path
         raise TagwrightError(f"{path}: no such task file")
-    if (folder / f"{name}.toml").is_file():
+    if os.path.isfile(folder / f"{name}.toml"):
         return folder / f"{name}.toml"
     known = sorted(file.stem for file in folder.glob("*.toml"))
     nearest = difflib.get_close_matches(name, known, n=1)

@@ -1,10 +1,9 @@
 """Text in, clean text out: HTML to plain text, fields to one input text, label cells to lists.
 
-Standard library only, because the serving install needs `compose` and `tidy` too. Labels are parsed, never evaluated.
+Labels are parsed, never evaluated. The serving install uses `compose` and `tidy`, which need the standard library only.
 """
 
 import ast
-import html.parser
 import json
 import re
 import unicodedata
@@ -13,55 +12,44 @@ PARAGRAPH_TAGS = frozenset((
     "address", "article", "aside", "blockquote", "dd", "div", "dl", "dt", "figure", "footer", "h1", "h2", "h3", "h4", "h5",
     "h6", "header", "hr", "ol", "p", "pre", "section", "table", "tr", "ul",
 ))
-LINE_TAGS = frozenset(["br", "li"])
-HIDDEN_TAGS = frozenset(["script", "style", "template"])
+LINE_TAGS = frozenset(["br", "li", "option", "td", "th"])
+HIDDEN_TAGS = frozenset(["head", "script", "style", "template"])
 MAX_LABEL_CELL = 20_000  # characters; a longer cell is no tag list
 
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
-
-
-class _TextExtractor(html.parser.HTMLParser):
-    """Collects the visible text; paragraphs end in a blank line, `br` and `li` in a line end."""
-
-    def __init__(self):
-        super().__init__(convert_charrefs=True)  # decodes each entity exactly once
-        self.pieces: list[str] = []
-        self.hidden = self.preformatted = 0
-
-    def handle_starttag(self, tag, attrs):
-        self.hidden += tag in HIDDEN_TAGS
-        self.preformatted += tag == "pre"
-        self._break(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self._break(tag)
-
-    def handle_endtag(self, tag):
-        self.hidden -= tag in HIDDEN_TAGS and self.hidden > 0
-        self.preformatted -= tag == "pre" and self.preformatted > 0
-        self._break(tag)
-
-    def handle_data(self, data):
-        if not self.hidden:
-            self.pieces.append(data if self.preformatted else re.sub(r"\s+", " ", data))
-
-    def _break(self, tag):
-        if tag in PARAGRAPH_TAGS:
-            self.pieces.append("\n\n")
-        elif tag in LINE_TAGS:
-            self.pieces.append("\n")
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def html_to_text(markup: str) -> str:
-    """Plain text of an HTML fragment, paragraph breaks kept.
+    """Plain text of an HTML fragment: paragraphs parted by a blank line; `br`, list items and cells start a line.
 
     >>> html_to_text("<p>Fish &amp;amp; chips</p><p>Salt<br>&eacute;</p>")
     'Fish &amp; chips\\n\\nSalt\\né'
     """
-    extractor = _TextExtractor()
-    extractor.feed(markup)
-    extractor.close()
-    return tidy("".join(extractor.pieces))
+    from lxml import etree  # here, because the serving install imports this module but never meets HTML
+
+    root = etree.fromstring("<div>" + _UNPRINTABLE.sub(" ", markup), etree.HTMLParser(huge_tree=True))
+    pieces: list[str] = []
+    preformatted = 0
+
+    def add(text: str | None) -> None:
+        if text:
+            pieces.append(text if preformatted else re.sub(r"\s+", " ", text))
+
+    walker = etree.iterwalk(root, events=("start", "end", "comment", "pi"))
+    for event, node in walker:
+        if event == "start":
+            pieces.append("\n\n" if node.tag in PARAGRAPH_TAGS else "\n" if node.tag in LINE_TAGS else "")
+            preformatted += node.tag == "pre"
+            if node.tag in HIDDEN_TAGS:
+                walker.skip_subtree()
+            else:
+                add(node.text)
+        else:  # the end of an element, or a comment, of which only what follows is text
+            if event == "end":
+                preformatted -= node.tag == "pre"
+                pieces.append("\n\n" if node.tag in PARAGRAPH_TAGS else "")
+            add(node.tail)
+    return tidy("".join(pieces))
 
 
 def tidy(text: str) -> str:
@@ -93,6 +81,8 @@ def parse_labels(cell, form: str = "auto") -> list[str]:
     >>> parse_labels("<time-travel><robots>"), parse_labels("['a', 'b']"), parse_labels("|a|b|")
     (['time-travel', 'robots'], ['a', 'b'], ['a', 'b'])
     """
+    if hasattr(cell, "tolist"):  # a NumPy array, as a parquet file's list column gives
+        cell = cell.tolist()
     if cell is None or cell != cell:  # NaN, the empty cell of a data frame, differs from itself
         return []
     labels = _split_labels(cell.strip(), form) if isinstance(cell, str) else cell
@@ -113,7 +103,7 @@ def _split_labels(cell: str, form: str):
     if form == "auto":
         form = _guess_form(cell)
     if form == "json":
-        return json.loads(cell)  # its JSONDecodeError is a ValueError
+        return _json(cell)
     if form == "python":
         return _python_literal(cell)
     if form == "angle":
@@ -128,7 +118,7 @@ def _split_labels(cell: str, form: str):
 def _guess_form(cell: str) -> str:
     if cell[0] in "[({":
         try:
-            json.loads(cell)
+            _json(cell)
         except ValueError:
             return "python"
         return "json"
@@ -137,6 +127,13 @@ def _guess_form(cell: str) -> str:
     if "|" in cell:
         return "pipe"
     return "comma" if "," in cell else "space"
+
+
+def _json(cell: str):
+    try:
+        return json.loads(cell)  # its JSONDecodeError is a ValueError
+    except RecursionError:
+        raise ValueError("nested too deeply for a label list") from None
 
 
 def _python_literal(cell: str):

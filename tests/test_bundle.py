@@ -93,9 +93,9 @@ def test_a_shortened_or_lengthened_file_is_refused(folder, name):
         assert f"{name}: changed" in refusal(folder)
 
 
-def test_a_file_that_the_manifest_does_not_list_is_refused(folder):
-    (folder / "onnx" / "extra.onnx").touch()
-    assert "onnx/extra.onnx" in refusal(folder)
+def test_a_file_that_the_manifest_does_not_list_is_left_alone(folder):
+    (folder / ".gitattributes").touch()
+    assert ".gitattributes" not in read_bundle(folder).files
 
 
 def test_a_folder_without_a_manifest_is_refused(folder, tmp_path):

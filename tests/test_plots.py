@@ -62,7 +62,8 @@ def test_the_pictures_show_the_numbers_they_were_given():
 
 
 def test_best_and_worst_labels_do_not_overlap():
-    figure = plots.per_label_f1(pd.DataFrame({"label": list("abcde"), "support": [5, 4, 3, 2, 0], "f1": [0.5, 0.5, 0.5, 0.5, 0.0]}))
+    table = pd.DataFrame({"label": list("abcde"), "support": [5, 4, 3, 2, 0], "f1": [0.5, 0.5, 0.5, 0.5, 0.0]})
+    figure = plots.per_label_f1(table)
     shown = [text.get_text() for axes in figure.axes for text in axes.get_yticklabels()]
     assert shown == ["a  (5)", "b  (4)", "c  (3)", "d  (2)"]
 

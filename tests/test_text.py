@@ -23,7 +23,7 @@ def test_paragraphs_are_parted_by_one_blank_line(markup, text):
 
 @pytest.mark.parametrize(("markup", "text"), [
     ("Salt<br>Pepper<br/>Oil<BR />Water", "Salt\nPepper\nOil\nWater"),
-    ("<ul><li>Salt</li><li>Pepper</li></ul>", "Salt\n\nPepper"),
+    ("<ul><li>Salt</li><li>Pepper</li></ul>", "Salt\nPepper"),
     ("<ul><li>Salt<li>Pepper</ul>", "Salt\nPepper"),
 ])
 def test_br_and_li_end_a_line(markup, text):
