@@ -112,6 +112,7 @@ def _show_tags(tagger, texts: list) -> None:
 
 def main() -> None:
     """The console script."""
+    sys.stdout.reconfigure(line_buffering=True)  # so that a log file of a long run can be followed
     try:
         app()
     except TagwrightError as error:

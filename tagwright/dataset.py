@@ -95,7 +95,7 @@ def clean(task: Task, raw_path: Path, out_dir: Path, force: bool = False) -> dic
         raise TagwrightError(f"{raw_path}: only {len(rows)} of {read} rows are left after cleaning ({rejects.summary()}); "
                              "too few to train on")
     if len(labels) < 2:
-        raise TagwrightError(f"{raw_path}: only one label, {labels.pop()!r}, is left after cleaning; there is nothing to tell apart")
+        raise TagwrightError(f"{raw_path}: only one label, {labels.pop()!r}, is left after cleaning: nothing to tell apart")
     splits = _split(task, rows, labels, is_test)
     learnable = Counter(label for split in ("train", "validation") for row in splits[split] for label in row.labels)
     labels = sorted(learnable, key=lambda label: (-learnable[label], label))

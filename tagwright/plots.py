@@ -95,9 +95,9 @@ def lr_curve(curve: pd.DataFrame, suggested: float) -> Figure:
     figure, (axes,) = _panels(1, 1, width=8, height=3.4)
     axes.semilogx(curve["lr"], curve["loss"], color=BLUE)
     axes.axvline(suggested, color=VERMILION, linestyle="--", label=f"suggested: {suggested:.1e}")
-    least, first = curve["loss"].min(), curve["loss"].iloc[0]
-    if first > least:  # what blows up at the right would flatten the rest
-        axes.set_ylim(least - 0.1 * (first - least), first + 0.5 * (first - least))
+    least, usual = curve["loss"].min(), curve["loss"].quantile(0.75)
+    if usual > least:  # what blows up at the right would flatten the rest
+        axes.set_ylim(least - 0.1 * (usual - least), usual + 0.3 * (usual - least))
     axes.set(title="Learning-rate range test", xlabel="learning rate (log scale)", ylabel="smoothed training loss")
     axes.legend(frameon=False)
     return figure
@@ -119,7 +119,8 @@ def learning_curves(history: pd.DataFrame) -> Figure:
                    ha="center", color=GREEN, arrowprops={"arrowstyle": "-", "color": GREEN})
     right.set(title="Scores on validation rows", xlabel="epoch", ylabel="score")
     low = history[["micro_f1", "p_at_1"]].min().min()
-    right.set_ylim(max(0, low - 0.15), min(1, history[["micro_f1", "p_at_1"]].max().max() + 0.1))
+    high = history[["micro_f1", "p_at_1"]].max().max()
+    right.set_ylim(max(0, low - 0.15), high + 0.6 * (high - low) + 0.05)  # room for the legend
     for axes in (left, right):
         axes.set_xlim(history["epoch"].min() - 0.5, history["epoch"].max() + 0.5)
         axes.set_xticks(history["epoch"][:: -(-len(history) // 12)])

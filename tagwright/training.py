@@ -120,7 +120,8 @@ def train(task: Task, data_dir: Path, out_dir: Path, force: bool = False, bar: b
         ))
         stage.record |= {
             "rows": {"train": len(dataset.train), "validation": len(dataset.validation)}, "seed": task.training.seed,
-            "recipe": task.training.for_rows(len(dataset.train)).model_dump(), "bf16": has_bf16(), "train_seconds": round(seconds, 1), "threshold": threshold,
+            "recipe": task.training.for_rows(len(dataset.train)).model_dump(), "bf16": has_bf16(),
+            "train_seconds": round(seconds, 1), "threshold": threshold,
             "metrics": {"validation": validation}, "history": history.round(4).to_dict("records"),
         }
     return stage.record

@@ -1,6 +1,9 @@
 """The console script, run as a user runs it: what it says and how it ends."""
 
 import os
+import re
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -113,3 +116,33 @@ def test_a_wrong_option_is_refused():
     result = run("clean", "scifi", "--wrok", "x")
     assert result.returncode == 2
     assert "--work" in result.stderr
+
+
+def test_ctrl_c_in_the_middle_of_training_leaves_nothing_half_written(sample_folder, tmp_path):
+    work = tmp_path / "work"
+    (work / "scifi").mkdir(parents=True)
+    (work / "scifi" / "dataset").symlink_to(sample_folder)
+    command = [SCRIPT, "train", "scifi", "--work", work]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline().startswith("epoch 1")
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert [path.name for path in (work / "scifi").iterdir()] == ["dataset"]
+
+
+def test_a_full_disk_is_one_clear_line(sample_folder, tmp_path):
+    """A real one: a 30 MB file system, on which the data set fits and the model does not."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small file system needs root")
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=30m", "tmpfs", tmp_path], capture_output=True).returncode:
+        pytest.skip("this machine lets no file system be mounted")
+    try:
+        shutil.copytree(sample_folder, tmp_path / "scifi" / "dataset")
+        result = subprocess.run([SCRIPT, "train", "scifi", "--work", tmp_path], capture_output=True, text=True)
+        assert result.returncode == 2
+        assert re.fullmatch(r"error: train will write \d+ MB to .* but its disk has only \d+ MB free; .*\n", result.stderr)
+        assert not (tmp_path / "scifi" / "model").exists()
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)

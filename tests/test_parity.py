@@ -17,10 +17,12 @@ from tagwright.training import predict
 
 ODD_TEXTS = [
     "", " ", "\n\n\n", "?", "a", "\u200b", "<b>bold</b> & <script>alert(1)</script>", "' OR 1=1 --", "{title} {0} %s",
-    "Кто построил первый звездолёт?", "誰が最初の宇宙船を作りましたか", "من بنى أول سفينة فضاء؟", "מי בנה את הספינה",
-    "Ποιος έφτιαξε το πλοίο;", "🚀🪐👽 " * 40, "e\u0301" * 50, "\ud83d lone surrogate", "x" * 10_000, "word " * 5_000, "robots " * 254,
+    "Кто построил первый звездолёт?", "誰が最初の宇宙船を作りましたか", "من بنى أول سفينة فضاء؟",
+    "מי בנה את הספינה", "Ποιος έφτιαξε το πλοίο;", "🚀🪐👽 " * 40, "e\u0301" * 50,
+    "\ud83d lone surrogate", "x" * 10_000, "word " * 5_000, "robots " * 254,
     "robots " * 255, "\x00\x01\x02 control", "UPPER CASE TITLE", "ﬁligature ½ ² ™", "1234567890 " * 30, "http://example.org/a?b=c#d",
-    "한국어 제목입니다", "ไทยไม่มีช่องว่าง", "a\u00a0b\u202fc\u2003d", "\u202eright to left\u202c", "…—–‘’“”", "ß İ ı ẞ", "\t\ttabs\t\t",
+    "한국어 제목입니다",
+    "ไทยไม่มีช่องว่าง", "a\u00a0b\u202fc\u2003d", "\u202eright to left\u202c", "…—–‘’“”", "ß İ ı ẞ", "\t\ttabs\t\t",
     "[CLS] [SEP] [MASK] [PAD]", "##ing ##ed", "über naïve café", "नमस्ते दुनिया", "𝕱𝖗𝖆𝖐𝖙𝖚𝖗", "\r\nwindows\r\nlines", "-" * 600,
 ]
 

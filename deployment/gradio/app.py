@@ -80,8 +80,8 @@ def build_page(tagger: Tagger) -> gr.Blocks:
     """The page for one model: a box for each of its input fields."""
     manifest = tagger.manifest
     with gr.Blocks(title=f"Tagwright: {manifest.title}", analytics_enabled=False) as page:
-        gr.Markdown(f"# {manifest.title}\nType a text as a visitor of the site would write it; every fitting label appears "
-                    f"with its score. At most {manifest.max_length} tokens (about {manifest.max_length * 3 // 4} words) are read.")
+        gr.Markdown(f"# {manifest.title}\nType a text as a visitor of the site would; every fitting label appears with "
+                    f"its score. At most {manifest.max_length} tokens (about {manifest.max_length * 3 // 4} words) are read.")
         with gr.Row():
             with gr.Column():
                 boxes = [gr.Textbox(label=name.capitalize(), lines=LINES.get(name, 3), elem_id=f"field-{name}",

@@ -1,0 +1,42 @@
+"""The README says what the code and the results say."""
+
+import json
+import re
+import subprocess
+
+import pytest
+
+from benchmarks.pipeline import RESULTS, render
+from tagwright.dataset import clean
+from tagwright.task import ROOT, Task
+
+README = (ROOT / "README.md").read_text(encoding="utf8")
+
+
+def test_the_results_are_those_that_were_measured():
+    block = re.search(r"<!-- results -->\n(.*)\n<!-- /results -->", README, re.DOTALL)[1]
+    assert block == render(json.loads(RESULTS.read_text(encoding="utf8")))
+
+
+@pytest.mark.parametrize("target", re.findall(r"\]\((?!https?:)([^)#]+)\)", README))
+def test_every_link_into_the_project_leads_somewhere(target):
+    assert (ROOT / target).exists()
+
+
+def test_the_make_targets_it_names_exist():
+    listed = subprocess.run(["make", "-C", ROOT, "help"], capture_output=True, text=True, check=True).stdout
+    for target in re.findall(r"`?make (\w+)", README):
+        assert f"make {target} " in listed
+
+
+def test_the_worked_example_works(tmp_path):
+    """The README's TOML file, with a CSV file as it describes, goes through cleaning."""
+    (tmp_path / "recipes.toml").write_text(re.search(r"```toml\n(name = \"recipes\".*?)```", README, re.DOTALL)[1])
+    soups = ["lentil", "pea", "leek", "onion", "tomato", "beet", "carrot", "corn", "bean", "potato", "squash", "celery"]
+    rows = [f'{name} {kind},"<p>Rinse the {name}, then {kind} it for {number} minutes.</p>",{kind}|vegan'
+            for number, name in enumerate(soups) for kind in ("soup", "stew", "bake")]
+    (tmp_path / "recipes.csv").write_text("name,method,keywords\n" + "\n".join(rows) + "\n")
+    task = Task.load(tmp_path / "recipes.toml")
+    record = clean(task, task.raw_path(), tmp_path / "dataset")
+    assert record["rows"]["kept"] == 36
+    assert record["labels"]["kept"] == 4
