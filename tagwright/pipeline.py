@@ -1,7 +1,7 @@
 """The four stages in a row, where their folders lie, and the closing table."""
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -11,31 +11,18 @@ from tagwright.stage import release_memory
 from tagwright.task import ROOT, Task
 
 
-@dataclass(frozen=True)
-class Folders:
-    """Where the stages of one task read and write: `data/work/<task>/` unless told otherwise."""
+class Folders(NamedTuple):
+    """Where the stages of one task read and write: folders in `data/work/<task>/`, unless told otherwise."""
 
-    root: Path
+    dataset: Path
+    model: Path
+    evaluation: Path
+    tagger: Path
 
     @classmethod
     def of(cls, task: Task, work: Path | None = None) -> "Folders":
-        return cls(Path(work or ROOT / "data" / "work") / task.name)
-
-    @property
-    def dataset(self) -> Path:
-        return self.root / "dataset"
-
-    @property
-    def model(self) -> Path:
-        return self.root / "model"
-
-    @property
-    def evaluation(self) -> Path:
-        return self.root / "evaluation"
-
-    @property
-    def tagger(self) -> Path:
-        return self.root / "tagger"
+        root = Path(work or ROOT / "data" / "work") / task.name
+        return cls(*(root / name for name in cls._fields))
 
 
 def run_pipeline(task: Task, folders: Folders, force: bool = False, console: Console | None = None) -> dict[str, dict]:
@@ -89,6 +76,7 @@ def _say(console: Console, name: str, folder: Path, records: dict[str, dict]) ->
     release_memory()
     record = records[name]
     if record.get("skipped"):
-        console.print(f"[dim]{name}: skipped, nothing has changed since {record['finished']}[/dim] → {folder}")
+        line = f"[dim]{name}: skipped, nothing has changed since {record['finished']}[/dim] → {folder}"
     else:
-        console.print(f"{name}: done in {record['seconds']:.1f} s → {folder}")
+        line = f"{name}: done in {record['seconds']:.1f} s → {folder}"
+    console.print(line, soft_wrap=True, highlight=False)

@@ -1,6 +1,7 @@
 """What several tests share: task files made on the spot, and the embedded sample, cleaned once."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: no test may wait for a network
 
 from tagwright.dataset import Dataset, clean
 from tagwright.task import Task

@@ -121,8 +121,7 @@ def test_a_local_folder_is_an_encoder_by_its_path(task, tmp_path):
     assert predict(model, load_tokenizer(str(tmp_path)), ["one", "two three"], 16).shape == (2, 2)
 
 
-def test_an_encoder_that_is_nowhere_is_one_clear_error(task, demo_run, tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+def test_an_encoder_that_is_nowhere_is_one_clear_error(task, demo_run, tmp_path):
     nowhere = task.model_copy(update={"model": task.model.model_copy(update={"encoder": "no-such/encoder"})})
     with pytest.raises(TagwrightError, match="no-such/encoder.*neither a folder"):
         train(nowhere, demo_run.root / "dataset", tmp_path / "model")

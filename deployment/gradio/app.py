@@ -31,7 +31,7 @@ CSS = """
 .next .name { font-weight: 400; }
 .next { opacity: .6; }
 .next .bar { background: #6b7280; }
-.note { color: var(--body-text-color-subdued); margin: .25rem 0; }
+.note { opacity: .75; margin: .25rem 0; }
 .message { border-left: 4px solid #d97706; padding: .4rem .75rem; }
 .dark .tag .track { background: var(--neutral-700); }
 """
@@ -110,7 +110,7 @@ def main() -> None:
     except TagwrightError as error:
         sys.exit(f"error: {error}")
     page = build_page(tagger)
-    page.launch(server_name=arguments.host, server_port=arguments.port, css=CSS, theme=gr.themes.Default())
+    page.launch(server_name=arguments.host, server_port=arguments.port, css=CSS, theme=gr.themes.Default(primary_hue="blue"))
 
 
 if __name__ == "__main__":
