@@ -34,7 +34,7 @@ def measure(task: Task) -> dict:
     return {
         "rows": records["clean"]["rows"], "labels": records["clean"]["labels"],
         "train_seconds": records["train"]["train_seconds"], "threshold": records["train"]["threshold"],
-        "bf16": records["train"]["bf16"], "commit": records["quantize"]["commit"],
+        "max_length": task.model.max_length, "bf16": records["train"]["bf16"], "commit": records["quantize"]["commit"],
         **{key: records["quantize"][key] for key in ("metrics", "agreement", "bytes", "ms_per_text")},
         "one_core": one_core(task, folders),
     }
@@ -88,7 +88,8 @@ def render(results: dict) -> str:
         lines += [
             "",
             f"int8 on one core: {core['title_ms']:.1f} ms for a title, {core['title_and_200_words_ms']:.1f} ms with a 200-word "
-            f"body; {core['titles']:,} titles go {core['times_as_fast_as_pytorch']:.1f} times as fast as through fp32 PyTorch. "
+            f"body (at most {task['max_length']} tokens are read); {core['titles']:,} titles go "
+            f"{core['times_as_fast_as_pytorch']:.1f} times as fast as through fp32 PyTorch. "
             f"It decides like PyTorch in {same:.2f} % of all text × label pairs.",
             "",
         ]

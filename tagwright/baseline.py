@@ -20,6 +20,7 @@ class TfidfBaseline:
 
     def fit(self, texts: list[str], targets: np.ndarray) -> "TfidfBaseline":
         features = self.vectorizer.fit_transform(texts)
+        features.sort_indices()  # else the threads below would each sort the one matrix in place, at the same time
 
         def fit_label(column: np.ndarray) -> tuple[np.ndarray, float]:
             if not 0 < column.sum() < len(column):  # a label that no row, or every row, has needs no regression

@@ -2,7 +2,7 @@
 
 The folder is written under a temporary name and renamed at the end, so whatever interrupts a stage (Ctrl-C, a full
 disk, a crash), the next run finds either the whole result or none. `run.json` holds a fingerprint of the inputs and
-settings; a stage whose fingerprint has not changed is skipped.
+settings and of the library's code; a stage whose fingerprint has not changed is skipped.
 """
 
 import contextlib
@@ -24,6 +24,7 @@ from tagwright import __version__
 from tagwright.errors import TagwrightError
 
 RECORD = "run.json"
+NO_STAGE = {"cli.py", "pipeline.py", "plots.py"}  # modules that compute nothing a stage writes
 PACKAGES = ["torch", "transformers", "tokenizers", "fastai", "ohmeow-blurr", "onnx", "onnxruntime", "scikit-learn", "numpy"]
 
 
@@ -44,7 +45,7 @@ class Stage:
         self.name, self.out_dir = name, Path(out_dir)
         self.started = time.time()
         self.record = {"stage": name, "settings": settings}
-        parts = {"stage": name, "version": __version__, "settings": settings, "inputs": [content_id(path) for path in inputs]}
+        parts = {"stage": name, "code": _code_id(), "settings": settings, "inputs": [content_id(path) for path in inputs]}
         self.fingerprint = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
     def unchanged(self) -> dict | None:
@@ -140,6 +141,12 @@ def content_id(path: Path) -> str:
     return sha256(path)
 
 
+def _code_id() -> str:
+    """One hash of the library's code, so that a changed library runs its stages again."""
+    modules = sorted(path for path in Path(__file__).parent.glob("*.py") if path.name not in NO_STAGE)
+    return hashlib.sha256(b"".join(path.read_bytes() for path in modules)).hexdigest()
+
+
 def _replace(source: Path, target: Path) -> None:
     old = target.with_name(f".{target.name}.old")
     shutil.rmtree(old, ignore_errors=True)
@@ -168,4 +175,4 @@ def _commit() -> str | None:
         result = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True)
     except FileNotFoundError:  # no git on this machine
         return None
-    return result.stdout.strip() or None
+    return result.stdout.strip() if result.returncode == 0 else None

@@ -6,6 +6,7 @@ anneals over few epochs, because longer runs overfit; the epoch with the best va
 """
 
 import copy
+import math
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -127,13 +128,13 @@ def train(task: Task, data_dir: Path, out_dir: Path, force: bool = False, bar: b
     return stage.record
 
 
-def find_learning_rate(learner: Learner) -> tuple[float, pd.DataFrame]:
-    """fastai's learning-rate range test: the suggested rate (the "valley" rule) and the curve (lr, loss).
+def find_learning_rate(learner: Learner, steps: int = 100) -> tuple[float, pd.DataFrame]:
+    """fastai's learning-rate range test over `steps` batches: the suggested rate (the "valley" rule) and the curve (lr, loss).
 
     The weights are put back as they were, from memory: fastai's own `lr_find` would save and load a pickle.
     """
-    finder = InMemoryLRFinder(end_lr=1, num_it=min(100, len(learner.dls.train)))
-    epochs = -(-finder.num_it // len(learner.dls.train))
+    finder = InMemoryLRFinder(end_lr=1, num_it=steps)
+    epochs = math.ceil(steps / len(learner.dls.train))
     reporting = learner.cbs.filter(lambda cb: isinstance(cb, BestEpoch | Progress))
     with learner.removed_cbs(reporting), learner.no_logging():
         learner.fit(epochs, cbs=[finder])

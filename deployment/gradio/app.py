@@ -23,7 +23,7 @@ LINES = {"title": 1, "body": 7}
 
 CSS = """
 .tags { display: grid; gap: .45rem; margin: .25rem 0 .75rem; }
-.tag { display: grid; grid-template-columns: minmax(8rem, 14rem) 1fr 3.2rem; gap: .75rem; align-items: center; }
+.tag { display: grid; grid-template-columns: minmax(7rem, 14rem) 1fr 3.2rem; gap: .75rem; align-items: center; }
 .tag .name { font-weight: 600; overflow-wrap: anywhere; }
 .tag .track { background: var(--neutral-200); border-radius: 4px; height: .8rem; overflow: hidden; }
 .tag .bar { background: #2563eb; height: 100%; }
@@ -87,7 +87,8 @@ def build_page(tagger: Tagger) -> gr.Blocks:
                 boxes = [gr.Textbox(label=name.capitalize(), lines=LINES.get(name, 3), elem_id=f"field-{name}",
                                     max_lines=20, autofocus=number == 0) for number, name in enumerate(manifest.fields)]
                 button = gr.Button("Tag it", variant="primary", elem_id="tag-it")
-            result = gr.HTML(elem_id="result", label="Labels", show_label=False)
+            with gr.Column():  # on a phone it goes below the boxes
+                result = gr.HTML(elem_id="result", label="Labels", show_label=False)
         events = [button.click, *(box.submit for box in boxes)]
         for event in events:
             event(lambda *values: answer(tagger, list(values)), boxes, result, api_visibility="private")
