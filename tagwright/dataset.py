@@ -27,7 +27,8 @@ from tagwright.task import Task
 from tagwright.text import compose, html_to_text, parse_labels, tidy
 
 SPLITS = ("train", "validation", "test")
-FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".txt": "fasttext"}
+FORMATS = {".csv": "csv", ".tsv": "tsv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet",
+           ".txt": "fasttext"}
 MIN_ROWS = 10
 MAX_CELL = 10_000_000  # characters
 MAX_UNREADABLE = 0.5  # share of unreadable rows above which the file, not the row, must be wrong
@@ -148,6 +149,8 @@ def read_rows(task: Task, path: Path, rejects: Rejects) -> Iterator[Row]:
         yield from _read_fasttext(task, path)
     elif form == "parquet":
         yield from _read_parquet(task, path)
+    elif form == "json":
+        yield from _read_json(task, path, rejects)
     elif form == "jsonl":
         yield from _read_jsonl(task, path, rejects)
     else:
@@ -201,6 +204,24 @@ def _read_jsonl(task: Task, path: Path, rejects: Rejects) -> Iterator[Row]:
         yield Row(number, raw)
     if seen:
         _check_fields(task, path, sorted(seen))
+
+
+def _read_json(task: Task, path: Path, rejects: Rejects) -> Iterator[Row]:
+    """A list of objects, or an object whose `items` is one, as the Stack Exchange API answers; rows count from 1."""
+    try:
+        content = json.loads("".join(_lines(path)))
+    except (ValueError, RecursionError) as error:
+        raise TagwrightError(f"{path}: not JSON (truncated?): {error}") from None
+    items = content.get("items") if isinstance(content, dict) else content
+    if not isinstance(items, list):
+        raise TagwrightError(f"{path}: neither a list of objects nor an object with such a list as its 'items'")
+    rows = [Row(number, item) for number, item in enumerate(items, 1) if isinstance(item, dict)]
+    for number, item in enumerate(items, 1):
+        if not isinstance(item, dict):
+            rejects.add(Row(number, {"(item)": item}), "unreadable row", "not a JSON object")
+    if rows:
+        _check_fields(task, path, sorted({name for row in rows for name in row.raw}))
+    yield from rows
 
 
 def _read_parquet(task: Task, path: Path) -> Iterator[Row]:

@@ -27,7 +27,7 @@ class Source(Section):
     """Where the raw rows are. `path` may be absolute or relative (see `Task.raw_path`)."""
 
     path: str
-    format: Literal["csv", "tsv", "jsonl", "parquet", "fasttext"] | None = None  # None: told by the file's ending
+    format: Literal["csv", "tsv", "json", "jsonl", "parquet", "fasttext"] | None = None  # None: told by the file's ending
     url: str | None = None  # where anyone can download it
 
 

@@ -84,6 +84,8 @@ WRITERS = {
     "rows.tsv": lambda path, rows: write_csv(path, rows, delimiter="\t"),
     "rows.jsonl": write_jsonl,
     "rows.ndjson": write_jsonl,
+    "rows.json": lambda path, rows: path.write_text(json.dumps(rows), encoding="utf8"),
+    "answer.json": lambda path, rows: path.write_text(json.dumps({"items": rows, "has_more": False}), encoding="utf8"),
     "marked.jsonl": lambda path, rows: path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8-sig"),
     "rows.parquet": lambda path, rows: pq.write_table(pa.Table.from_pylist(rows), path),
     "rows.txt": lambda path, rows: path.write_text(
@@ -583,3 +585,10 @@ def test_the_record_tells_settings_versions_and_checksums(sample_folder, sample)
     assert record["versions"]["python"]
     assert record["files"].keys() == {f"{split}.parquet" for split in SPLITS} | {"labels.json", "rejected.jsonl"}
     assert all(entry["sha256"] == sha256(sample_folder / name) for name, entry in record["files"].items())
+
+
+@pytest.mark.parametrize("content", ['[{"text": "a", ', '{"rows": []}', "3", "[" * 100_000])
+def test_a_json_file_that_is_no_list_of_objects_is_refused(tmp_path, content):
+    (tmp_path / "rows.json").write_text(content)
+    with pytest.raises(TagwrightError, match=r"rows\.json: (not JSON|neither a list)"):
+        clean_file(tmp_path / "rows.json")
