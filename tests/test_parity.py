@@ -111,10 +111,10 @@ def test_int8_is_at_least_two_and_a_half_times_as_fast_as_pytorch(demo_run, mode
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        pytorch = milliseconds(lambda: predict(*model, titles, tagger.manifest.max_length), 2)
+        pytorch = milliseconds(lambda: predict(*model, titles, tagger.manifest.max_length), 3)
     finally:
         torch.set_num_threads(threads)
-    assert pytorch / milliseconds(lambda: tagger.scores(titles), 2) >= 2.5
+    assert pytorch / milliseconds(lambda: tagger.scores(titles), 6) >= 2.5
 
 
 def milliseconds(run, repeats: int = 20) -> float:
