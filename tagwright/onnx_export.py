@@ -57,7 +57,7 @@ def export_int8(model: TaggerModel, path: Path, max_length: int) -> None:
         for name, child in list(parent.named_children()):
             if isinstance(child, torch.nn.Linear) and child.in_features != child.out_features:
                 setattr(parent, name, _PerTokenLinear(child))
-            elif isinstance(child, torch.nn.Embedding):
+            elif type(child) is torch.nn.Embedding:  # a subclass may compute something else
                 setattr(parent, name, _PerRowEmbedding(child))
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         export_fp32(model, Path(scratch) / "model.onnx", max_length)
@@ -92,7 +92,8 @@ class _PerTokenLinear(torch.nn.Module):
 
     def forward(self, inputs):
         scale = inputs.abs().amax(-1, keepdim=True).clamp(min=1e-3)
-        return torch.nn.functional.linear(inputs / scale, self.linear.weight) * scale + self.linear.bias
+        outputs = torch.nn.functional.linear(inputs / scale, self.linear.weight) * scale
+        return outputs if self.linear.bias is None else outputs + self.linear.bias
 
 
 @contextlib.contextmanager

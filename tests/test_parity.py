@@ -11,7 +11,7 @@ import torch
 from tagwright import metrics
 from tagwright.dataset import SPLITS, Dataset
 from tagwright.model import load_tagger_model, load_tokenizer
-from tagwright.onnx_export import export_int8
+from tagwright.onnx_export import _PerRowEmbedding, _PerTokenLinear, export_int8
 from tagwright.tagger import FILES, Tagger
 from tagwright.training import predict
 
@@ -93,6 +93,13 @@ def test_long_texts_keep_their_closing_token(demo_run, model):
 def test_exporting_again_gives_the_same_bytes(demo_run, model, tmp_path):
     export_int8(model[0], tmp_path / "again.onnx", 256)
     assert (tmp_path / "again.onnx").read_bytes() == (demo_run.root / "tagger" / FILES["int8"]).read_bytes()
+
+
+@pytest.mark.parametrize("bias", [True, False])  # ModernBERT's feed-forward layers have none
+def test_scales_per_token_and_per_row_change_nothing_in_fp32(bias):
+    linear, embedding, ids = torch.nn.Linear(8, 16, bias=bias), torch.nn.Embedding(5, 8), torch.tensor([[0, 4, 2]])
+    assert torch.allclose(_PerRowEmbedding(embedding)(ids), embedding(ids), atol=1e-6)
+    assert torch.allclose(_PerTokenLinear(linear)(embedding(ids)), linear(embedding(ids)), atol=1e-5)
 
 
 def test_latency_on_one_core(demo_run):
