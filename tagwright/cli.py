@@ -1,25 +1,32 @@
-"""`tagwright clean|train|evaluate|quantize|tag|demo|where`: each stage as a command, and all of them as one.
+"""`tagwright clean|train|evaluate|quantize|tag|demo|where|collected|export`: each stage as a command, and all of them as one.
 
 Faults in what the user gave end in one line and exit code 2; Ctrl-C ends with 130.
 """
 
-import os
-import sys
+import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
-from tagwright.errors import TagwrightError
+from tagwright.errors import run
 from tagwright.pipeline import Folders, run_pipeline, show_results
-from tagwright.task import Task
+from tagwright.task import ROOT, Task
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="From raw texts and labels to a small, live tagger.")
 
+# What collectors call their work in the store.
+WORK_KINDS = {"api": "pages of the API", "listing": "listing pages", "question": "questions by address", "dump": "dumps"}
+MAX_TROUBLES = 20  # rows of the closing table
+
 TaskName = Annotated[str, typer.Argument(metavar="TASK", help="A task's name (tasks/<name>.toml) or a path to a TOML file.")]
 Work = Annotated[Path | None, typer.Option(help="Where the stages write.", show_default="data/work")]
+Database = Annotated[str | None, typer.Option("--db", help="SQLite file, or mysql+pymysql://user:password@host/database.",
+                                              show_default="$TAGWRIGHT_DB or data/collected/items.sqlite")]
 Force = Annotated[bool, typer.Option("--force", help="Run the stage even if nothing has changed.")]
 
 
@@ -82,9 +89,71 @@ def demo(name: TaskName, work: Work = None, force: Force = False) -> None:
 
 
 @app.command()
+def collected(db: Database = None) -> None:
+    """Show what the item store holds: counts, dates, failures and what is left to fetch."""
+    from tagwright.store import ItemStore
+
+    show_collected(ItemStore(db), Console())
+
+
+@app.command()
+def export(site: Annotated[str, typer.Argument(help="The site, as `tagwright collected` names it.")],
+           out: Annotated[Path | None, typer.Option(help="A .parquet, .csv (tags as JSON) or .jsonl file.",
+                                                    show_default="data/collected/SITE.parquet")] = None,
+           db: Database = None) -> None:
+    """Write a site's collected items as a table that `clean` reads, with a task file for it beside it."""
+    from tagwright.export import export, write_task
+    from tagwright.store import ItemStore
+
+    file = out or ROOT / "data" / "collected" / f"{site}.parquet"
+    count = export(ItemStore(db), site, file)
+    task = write_task(site, file)
+    print(f"{count:,} rows → {file}")
+    print(f"its task: {task}; next: make demo TASK={task}")
+
+
+@app.command()
 def where(name: TaskName, work: Work = None) -> None:
     """Print the folder of a task's finished model."""
     print(_open(name, work)[1].tagger)
+
+
+def show_collected(store, console: Console) -> None:
+    summary = store.summary()
+    if not any(summary.values()):
+        print(f"{store.name} is empty; the scripts in stackapi/ and scraper/ fill it")
+        return
+    table = Table(title=f"Items in {store.name}", title_justify="left")
+    for column in ("site", "by", "items", "oldest", "newest", "last stored"):
+        table.add_column(column, justify="right" if column == "items" else "left")
+    for site, source, count, oldest, newest, stored in summary["items"]:
+        table.add_row(site, source, f"{count:,}", *(_day(moment) for moment in (oldest, newest, stored)))
+    console.print(table)
+    counts: dict[tuple, dict] = {}
+    for site, kind, state, count in summary["work"]:
+        counts.setdefault((site, kind), {})[state] = count
+    table = Table(title="Work", title_justify="left")
+    for column in ("site", "kind", "done", "left", "being fetched", "failed"):
+        table.add_column(column, justify="left" if column in ("site", "kind") else "right")
+    for (site, kind), states in counts.items():
+        table.add_row(site, WORK_KINDS.get(kind, kind),
+                      *(f"{states.get(state, 0):,}" for state in ("done", "todo", "taken", "failed")))
+    console.print(table)
+    troubles = [(*row[:2], "failed", *row[2:]) for row in summary["failures"]]
+    troubles += [(*row[:2], "refused", *row[2:]) for row in summary["rejected"]]
+    if troubles:
+        table = Table(title="Failed and refused", title_justify="left")
+        for column in ("site", "of", "", "reason", "count"):
+            table.add_column(column, justify="right" if column == "count" else "left")
+        for site, what, fate, reason, count in troubles[:MAX_TROUBLES]:
+            table.add_row(site, WORK_KINDS.get(what, what), fate, escape(reason), f"{count:,}")
+        console.print(table)
+        if len(troubles) > MAX_TROUBLES:
+            print(f"… and {len(troubles) - MAX_TROUBLES} more reasons")
+
+
+def _day(moment: int | None) -> str:
+    return "" if moment is None else time.strftime("%Y-%m-%d", time.gmtime(moment))
 
 
 def _open(name: str, work: Path | None) -> tuple[Task, Folders]:
@@ -112,15 +181,7 @@ def _show_tags(tagger, texts: list) -> None:
 
 def main() -> None:
     """The console script."""
-    sys.stdout.reconfigure(line_buffering=True)  # so that a log file of a long run can be followed
-    try:
-        app()
-    except TagwrightError as error:
-        print("error: " + " ".join(str(error).split()), file=sys.stderr)  # one line, whatever a library's message held
-        sys.exit(2)
-    except BrokenPipeError:  # the reader of our output has gone, as in `tagwright … | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+    run(app)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,9 @@ from tagwright import __version__
 from tagwright.errors import TagwrightError
 
 RECORD = "run.json"
-NO_STAGE = {"cli.py", "pipeline.py", "plots.py"}  # modules that compute nothing a stage writes
+# Modules that compute nothing a stage writes.
+NO_STAGE = {"cli.py", "pipeline.py", "plots.py",
+            "store.py", "stackexchange.py", "pages.py", "browser.py", "crawler.py", "export.py"}
 PACKAGES = ["torch", "transformers", "tokenizers", "fastai", "ohmeow-blurr", "onnx", "onnxruntime", "scikit-learn", "numpy"]
 
 

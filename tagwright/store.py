@@ -1,0 +1,435 @@
+"""Where collected items live, with what is still to fetch: one SQL database, a SQLite file or MySQL/MariaDB by URL.
+
+A collector claims work, fetches it, and finishes it: the items it gave, the work it led to and the mark that it is done
+are one transaction. So a collector may be killed at any moment and loses and doubles nothing, and several may share one
+database, on one machine or many. Reading pages and answers is not done here.
+"""
+
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+import sqlalchemy as sa
+import tenacity
+from sqlalchemy.dialects import mysql, sqlite
+
+from tagwright.errors import TagwrightError
+from tagwright.task import ROOT
+
+DEFAULT = ROOT / "data" / "collected" / "items.sqlite"
+LEASE = 900  # seconds after which another machine's claim is void; a dead process's on this machine is void at once
+MAX_ATTEMPTS = 3
+MAX_RAW = 10_000  # characters kept of a refused item
+LOCKED = {1205, 1213}  # MySQL's lock wait time-out and deadlock: the transaction was undone and may be tried again
+
+LONG = sa.Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
+MYSQL = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin"}
+metadata = sa.MetaData()
+
+items_table = sa.Table(
+    "items", metadata,
+    sa.Column("site", sa.String(100), primary_key=True),
+    sa.Column("id", sa.String(191), primary_key=True),
+    sa.Column("url", sa.Text, nullable=False),
+    sa.Column("title", sa.Text, nullable=False),
+    sa.Column("body", LONG, nullable=False),
+    sa.Column("tags", sa.Text, nullable=False),  # a JSON list
+    sa.Column("score", sa.Integer),
+    sa.Column("created", sa.BigInteger),  # Unix seconds, as `fetched` is
+    sa.Column("source", sa.String(16), nullable=False),
+    sa.Column("fetched", sa.BigInteger, nullable=False),
+    **MYSQL)
+
+work_table = sa.Table(
+    "work", metadata,
+    sa.Column("site", sa.String(100), primary_key=True),
+    sa.Column("kind", sa.String(16), primary_key=True),
+    sa.Column("key", sa.String(191), primary_key=True),
+    sa.Column("position", sa.BigInteger, nullable=False),  # the order in which it is claimed
+    sa.Column("payload", sa.Text, nullable=False),  # a JSON object
+    sa.Column("state", sa.String(8), nullable=False),  # todo, taken, done or failed
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("owner", sa.String(191), nullable=False),
+    sa.Column("changed", sa.BigInteger, nullable=False),
+    sa.Index("work_by_state", "site", "kind", "state", "position"),
+    **MYSQL)
+
+rejected_table = sa.Table(
+    "rejected", metadata,
+    sa.Column("site", sa.String(100), primary_key=True),
+    sa.Column("source", sa.String(16), primary_key=True),
+    sa.Column("key", sa.String(191), primary_key=True),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("raw", LONG, nullable=False),
+    sa.Column("seen", sa.BigInteger, nullable=False),
+    **MYSQL)
+
+hosts_table = sa.Table(
+    "hosts", metadata,
+    sa.Column("host", sa.String(191), primary_key=True),
+    sa.Column("free_at", sa.Double, nullable=False),  # Unix seconds before which nobody may ask this host again
+    **MYSQL)
+
+
+@dataclass(frozen=True)
+class Item:
+    """One collected item, as every reader gives it and every collector stores it.
+
+    `title` is plain text; `body` is HTML as received; `created` is in Unix seconds (UTC), None where unknown.
+    Raises ValueError, saying which field, for what no database would hold.
+    """
+
+    site: str
+    id: str
+    url: str
+    title: str
+    body: str
+    tags: list[str]
+    score: int | None
+    created: int | None
+    source: str  # "api", "dump" or "browser"
+
+    def __post_init__(self):
+        if not self.id or len(self.id) > 191:
+            raise ValueError(f"id: {self.id[:40]!r} is empty or too long")
+        if not self.title.strip():
+            raise ValueError("title: empty")
+        if not all(isinstance(tag, str) and tag for tag in self.tags):
+            raise ValueError(f"tags: not a list of texts: {str(self.tags)[:60]}")
+        if self.score is not None and not -2**31 <= self.score < 2**31:
+            raise ValueError(f"score: out of range: {self.score}")
+        if self.created is not None and not 0 <= self.created < 2**40:
+            raise ValueError(f"created: out of range: {self.created}")
+        for name, text in ("url", self.url), ("title", self.title), ("body", self.body), ("tags", "".join(self.tags)):
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise ValueError(f"{name}: no valid text at character {error.start}: half of a surrogate pair") from None
+
+
+class Rejected(NamedTuple):
+    """An item that was refused: why, and what it was."""
+
+    key: str
+    reason: str
+    raw: str
+
+
+@dataclass(frozen=True)
+class Work:
+    """Something to fetch: a page of an API's answer, a page of a listing, a question, or a dump to import."""
+
+    site: str
+    kind: str
+    key: str
+    position: int = 0
+    payload: dict = field(default_factory=dict)
+
+
+class ItemStore:
+    """The database. Its methods may be called from several threads; each writing one is a transaction.
+
+    All raise TagwrightError where the database cannot be reached, is no database, or has no room left.
+    """
+
+    def __init__(self, url: str | Path | None = None):
+        """Open, and create where it is missing, the SQLite file at a path or the database at an SQLAlchemy URL; None
+        stands for `$TAGWRIGHT_DB`, or else `data/collected/items.sqlite`."""
+        given = str(url or os.environ.get("TAGWRIGHT_DB") or DEFAULT)
+        try:
+            parsed = sa.make_url(given if "://" in given else f"sqlite:///{given}")
+            self.name = parsed.render_as_string(hide_password=True).removeprefix("sqlite:///")
+            if parsed.get_backend_name() not in ("sqlite", "mysql", "mariadb"):
+                raise TagwrightError(f"--db {self.name}: neither SQLite nor MySQL/MariaDB")
+            options = {} if parsed.get_backend_name() == "sqlite" else {"isolation_level": "READ COMMITTED"}
+            self._engine = sa.create_engine(parsed, pool_pre_ping=True, **options)
+        except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError, ImportError) as error:
+            raise TagwrightError(f"--db: {error}; give a file, or mysql+pymysql://user:password@host/database") from None
+        if self._engine.dialect.name == "sqlite":
+            _prepare_sqlite(self._engine, parsed.database)
+        self._reader = self._engine.execution_options(read_only=True)
+        with self._translated("cannot be opened"):
+            metadata.create_all(self._engine)
+
+    # --- work ---
+
+    def add(self, works: Iterable[Work]) -> int:
+        """Add work (of one site and kind) that is not known yet; returns how much of it was new."""
+        return self._write(lambda connection: self._add(connection, list(works)))
+
+    def claim(self, site: str, kind: str, limit: int = 1) -> list[Work]:
+        """Take up to `limit` pieces of work, in order of position, that no living collector holds."""
+        mine = [work_table.c.site == site, work_table.c.kind == kind]
+
+        def take(connection) -> list[Work]:
+            holders = connection.execute(sa.select(work_table.c.owner, sa.func.min(work_table.c.changed)).where(
+                *mine, work_table.c.state == "taken").group_by(work_table.c.owner)).all()
+            for owner, since in holders:
+                if not _is_alive(owner, since):
+                    connection.execute(sa.update(work_table).where(*mine, work_table.c.state == "taken",
+                                                                   work_table.c.owner == owner).values(state="todo"))
+            rows = connection.execute(
+                sa.select(work_table).where(*mine, work_table.c.state == "todo")
+                .order_by(work_table.c.position, work_table.c.key).limit(limit).with_for_update(skip_locked=True)).all()
+            self._mark(connection, [_work(row) for row in rows], state="taken", owner=_me())
+            return [_work(row) for row in rows]
+
+        return self._write(take)
+
+    def claims(self, site: str, kind: str, limit: int = 1, stop: threading.Event | None = None) -> Iterator[list[Work]]:
+        """Claim work until there is none or `stop` is set, waiting for what others hold, as they may fail.
+
+        What is claimed when the iterator is closed early is given back: use `contextlib.closing`.
+        """
+        stop = stop or threading.Event()
+        while not stop.is_set():
+            works = self.claim(site, kind, limit)
+            if not works and not self.count_work(site, kind).get("taken"):
+                return
+            if not works:
+                stop.wait(0.2)
+                continue
+            try:
+                yield works
+            except GeneratorExit:
+                with suppress(TagwrightError):  # what made it end early is the fault to tell
+                    self.release(works)
+                raise
+
+    def finish(self, works: list[Work], items: Iterable[Item] = (), rejected: Iterable[Rejected] = (),
+               found: Iterable[Work] = (), reason: str = "", source: str = "") -> None:
+        """Store what the works gave and led to, and mark them done, all at once. `source` goes with `rejected`."""
+        def write(connection):
+            self._save(connection, works[0].site, list(items), list(rejected), source)
+            self._add(connection, list(found))
+            self._mark(connection, works, state="done", reason=reason)
+        self._write(write)
+
+    def progress(self, work: Work, payload: dict, items: Iterable[Item], rejected: Iterable[Rejected], source: str) -> None:
+        """Store a part of what a long work gives, and in its payload how far it has come; it stays claimed."""
+        def write(connection):
+            self._save(connection, work.site, list(items), list(rejected), source)
+            self._mark(connection, [work], payload=json.dumps(payload))
+        self._write(write)
+
+    def fail(self, work: Work, reason: str, final: bool = False) -> bool:
+        """Note a failed attempt; True where the work is given up: if `final`, or after MAX_ATTEMPTS."""
+        def write(connection):
+            attempts = 1 + connection.execute(sa.select(work_table.c.attempts).where(_is(work))).scalar_one()
+            given_up = final or attempts >= MAX_ATTEMPTS
+            self._mark(connection, [work], state="failed" if given_up else "todo", reason=reason, attempts=attempts)
+            return given_up
+        return self._write(write)
+
+    def release(self, works: list[Work]) -> None:
+        """Give claimed work back, undone."""
+        self._write(lambda connection: self._mark(connection, works, state="todo"))
+
+    def retry_failed(self, site: str, kind: str) -> int:
+        """Make failed work to do again; returns how much."""
+        failed = sa.and_(work_table.c.site == site, work_table.c.kind == kind, work_table.c.state == "failed")
+        statement = sa.update(work_table).where(failed).values(state="todo", attempts=0)
+        return self._write(lambda connection: connection.execute(statement).rowcount)
+
+    def forget(self, site: str, kind: str, after: int = -1) -> None:
+        """Forget work of a kind whose position is above `after`, unless somebody holds it: all of it by default."""
+        statement = sa.delete(work_table).where(work_table.c.site == site, work_table.c.kind == kind,
+                                                work_table.c.position > after, work_table.c.state != "taken")
+        self._write(lambda connection: connection.execute(statement))
+
+    def work(self, site: str, kind: str) -> list[tuple[Work, str]]:
+        """All work of a kind with its state, in order of position."""
+        query = (sa.select(work_table).where(work_table.c.site == site, work_table.c.kind == kind)
+                 .order_by(work_table.c.position, work_table.c.key))
+        return [(_work(row), row.state) for row in self._read(query)]
+
+    def count_work(self, site: str, kind: str) -> dict[str, int]:
+        """How much work of a kind is in each state; states without any are absent."""
+        query = (sa.select(work_table.c.state, sa.func.count()).group_by(work_table.c.state)
+                 .where(work_table.c.site == site, work_table.c.kind == kind))
+        return {state: count for state, count in self._read(query)}
+
+    # --- politeness, shared by all that use the database ---
+
+    def turn(self, host: str, delay: float) -> float:
+        """Reserve the next free moment to ask a host, `delay` seconds after the one before; returns seconds to wait."""
+        def reserve(connection):
+            now = time.time()
+            at = max(now, self._free_at(connection, host))
+            connection.execute(sa.update(hosts_table).where(hosts_table.c.host == host).values(free_at=at + delay))
+            return at - now
+        return self._write(reserve)
+
+    def hold(self, host: str, seconds: float) -> None:
+        """Let nobody ask a host for so many seconds from now, as it asked us to."""
+        def extend(connection):
+            until = max(time.time() + seconds, self._free_at(connection, host))
+            connection.execute(sa.update(hosts_table).where(hosts_table.c.host == host).values(free_at=until))
+        self._write(extend)
+
+    # --- items ---
+
+    def count(self, site: str) -> int:
+        """How many items of a site there are."""
+        return self._read(sa.select(sa.func.count()).select_from(items_table).where(items_table.c.site == site))[0][0]
+
+    def items(self, site: str) -> Iterator[Item]:
+        """A site's items in order of their ids (numbers by value), streamed."""
+        query = (sa.select(items_table).where(items_table.c.site == site)
+                 .order_by(sa.func.length(items_table.c.id), items_table.c.id))
+        with self._translated(), self._reader.connect() as connection:
+            for row in connection.execution_options(yield_per=1000).execute(query):
+                values = row._asdict()
+                del values["fetched"]
+                yield Item(**values | {"tags": json.loads(row.tags)})
+
+    def rejected(self, site: str) -> list[Rejected]:
+        """What was refused of a site, with its reason."""
+        query = sa.select(rejected_table.c.key, rejected_table.c.reason, rejected_table.c.raw).where(
+            rejected_table.c.site == site).order_by(rejected_table.c.source, rejected_table.c.key)
+        return [Rejected(*row) for row in self._read(query)]
+
+    def summary(self) -> dict[str, list]:
+        """What the database holds, as rows: `items` (site, source, count, oldest, newest, last fetched), `work` (site,
+        kind, state, count), `failures` and `rejected` (site, kind or source, reason, count)."""
+        item, work, refused = items_table.c, work_table.c, rejected_table.c
+        count = sa.func.count()
+        return {
+            "items": self._read(sa.select(item.site, item.source, count, sa.func.min(item.created), sa.func.max(item.created),
+                                          sa.func.max(item.fetched)).group_by(item.site, item.source).order_by(item.site)),
+            "work": self._read(sa.select(work.site, work.kind, work.state, count).group_by(work.site, work.kind, work.state)),
+            "failures": self._read(sa.select(work.site, work.kind, work.reason, count).where(work.state == "failed")
+                                   .group_by(work.site, work.kind, work.reason).order_by(count.desc())),
+            "rejected": self._read(sa.select(refused.site, refused.source, refused.reason, count)
+                                   .group_by(refused.site, refused.source, refused.reason).order_by(count.desc())),
+        }
+
+    # --- the rest is internal ---
+
+    def _save(self, connection, site: str, items: list[Item], rejected: list[Rejected], source: str) -> None:
+        now = int(time.time())
+        if items:
+            rows = [asdict(item) | {"tags": json.dumps(item.tags, ensure_ascii=False), "fetched": now} for item in items]
+            connection.execute(self._upsert(items_table), rows)
+        if rejected:
+            rows = [{"site": site, "source": source, "key": entry.key[:191], "reason": entry.reason, "seen": now,
+                     "raw": entry.raw[:MAX_RAW].encode(errors="replace").decode()} for entry in rejected]
+            connection.execute(self._upsert(rejected_table), rows)
+
+    def _add(self, connection, works: list[Work]) -> int:
+        if not works:
+            return 0
+        rows = [asdict(work) | {"payload": json.dumps(work.payload), "state": "todo", "attempts": 0, "reason": "",
+                                "owner": "", "changed": int(time.time())} for work in works]
+        known = sa.select(sa.func.count()).where(work_table.c.site == works[0].site, work_table.c.kind == works[0].kind)
+        before = connection.execute(known).scalar_one()
+        connection.execute(self._upsert(work_table, keep=True), rows)
+        return connection.execute(known).scalar_one() - before
+
+    def _mark(self, connection, works: list[Work], **values) -> None:
+        values["changed"] = int(time.time())
+        for work in works:
+            connection.execute(sa.update(work_table).where(_is(work)).values(**values))
+
+    def _free_at(self, connection, host: str) -> float:
+        connection.execute(self._upsert(hosts_table, keep=True), [{"host": host, "free_at": 0.0}])
+        query = sa.select(hosts_table.c.free_at).where(hosts_table.c.host == host)
+        return connection.execute(query.with_for_update()).scalar_one()
+
+    def _upsert(self, table: sa.Table, keep: bool = False):
+        """INSERT that replaces a row with the same key, or, with `keep`, leaves it as it is."""
+        keys = [column.name for column in table.primary_key]
+        names = keys[:1] if keep else [column.name for column in table.c if column.name not in keys]
+        if self._engine.dialect.name == "sqlite":
+            statement = sqlite.insert(table)
+            return statement.on_conflict_do_update(index_elements=keys, set_={name: statement.excluded[name] for name in names})
+        statement = mysql.insert(table)
+        return statement.on_duplicate_key_update({name: statement.inserted[name] for name in names})
+
+    def _read(self, query) -> list:
+        with self._translated(), self._reader.connect() as connection:
+            return list(connection.execute(query).all())
+
+    def _write(self, change: Callable):
+        """Call `change` with a connection, in a transaction; deadlocks are tried again."""
+        retrying = tenacity.Retrying(retry=tenacity.retry_if_exception(_is_deadlock), reraise=True,
+                                     stop=tenacity.stop_after_attempt(10), wait=tenacity.wait_random(0.01, 0.2))
+        with self._translated():
+            return retrying(self._in_transaction, change)
+
+    def _in_transaction(self, change: Callable):
+        with self._engine.begin() as connection:
+            return change(connection)
+
+    @contextmanager
+    def _translated(self, what: str = "failed") -> Iterator[None]:
+        """Faults of the database (gone, full, locked, damaged) as one line; those of our own SQL as they are."""
+        try:
+            yield
+        except (sa.exc.ProgrammingError, sa.exc.IntegrityError, sa.exc.DataError):
+            raise
+        except sa.exc.DBAPIError as error:
+            raise TagwrightError(f"the database {self.name} {what}: {error.orig}. What was stored before is safe: "
+                                 "mend this and run the same command again") from None
+
+
+def _prepare_sqlite(engine: sa.Engine, file: str | None) -> None:
+    """Write-ahead logging, so that readers and writers do not wait for one another, and transactions that take the
+    write lock when they begin, so that none is refused half-way."""
+    if file:
+        try:
+            Path(file).parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TagwrightError(f"--db {file}: its folder cannot be made: {error.strerror}") from None
+
+    @sa.event.listens_for(engine, "connect")
+    def connect(connection, _):
+        connection.isolation_level = None  # sqlite3 shall begin no transactions of its own
+        for setting in ("busy_timeout = 30000", "journal_mode = WAL", "synchronous = NORMAL"):
+            connection.execute(f"PRAGMA {setting}")
+
+    @sa.event.listens_for(engine, "begin")
+    def begin(connection):
+        connection.exec_driver_sql("BEGIN" if connection.get_execution_options().get("read_only") else "BEGIN IMMEDIATE")
+
+
+def _is_deadlock(error: BaseException) -> bool:
+    return isinstance(error, sa.exc.OperationalError) and error.orig.args[:1] and error.orig.args[0] in LOCKED
+
+
+def _is(work: Work):
+    return sa.and_(work_table.c.site == work.site, work_table.c.kind == work.kind, work_table.c.key == work.key)
+
+
+def _work(row) -> Work:
+    return Work(row.site, row.kind, row.key, row.position, json.loads(row.payload))
+
+
+@cache
+def _machine() -> str:
+    return socket.gethostname()
+
+
+def _me() -> str:
+    """This process: a process id alone may be given to another one later."""
+    return f"{_machine()}|{os.getpid()}|{psutil.Process().create_time():.0f}"
+
+
+def _is_alive(owner: str, since: int) -> bool:
+    machine, process, started = owner.rsplit("|", 2)
+    if machine != _machine():
+        return time.time() - since < LEASE
+    try:
+        return abs(psutil.Process(int(process)).create_time() - float(started)) < 2
+    except psutil.NoSuchProcess:
+        return False
