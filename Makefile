@@ -1,15 +1,22 @@
 # Every verb of the project. `make` lists them.
 TASK ?= scifi
 SERVE ?= 1
+# Where the rows come from: the task's own file, or SOURCE=api SITE=scifi MAX=3000, fetched first.
+SOURCE ?= file
+SITE ?= scifi
+MAX ?= 3000
+ifeq ($(SOURCE),api)
+override TASK := data/collected/$(SITE).toml
+endif
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 TORCH := $(shell sed -n 's/^torch==/torch==/p' requirements.txt)
 BIN := .venv/bin
 
-.PHONY: help setup demo serve space test system lint notebooks bench clean
+.PHONY: help setup demo serve space test system lint notebooks bench bench-collect standin clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/ready  ## create .venv and install the pinned packages (once; about 3 minutes)
 
@@ -26,7 +33,11 @@ setup: .venv/ready  ## create .venv and install the pinned packages (once; about
 	$(BIN)/pip install -q --no-deps -e .
 	@touch $@
 
-demo: setup  ## clean, train, evaluate, quantize and serve TASK=scifi (SERVE=0: do not serve; TASK=cooking: real data)
+demo: setup  ## clean, train, evaluate, quantize and serve TASK=scifi (SERVE=0: do not; SOURCE=api SITE=… MAX=…: fetch first)
+ifeq ($(SOURCE),api)
+	@$(BIN)/python stackapi/fetch_questions.py --site $(SITE) --max $(MAX)
+	@$(BIN)/tagwright export $(SITE)
+endif
 	$(BIN)/tagwright demo $(TASK)
 	@if [ "$(SERVE)" != 0 ]; then $(MAKE) --no-print-directory serve; fi
 
@@ -36,13 +47,14 @@ serve: setup  ## serve the Gradio page for TASK's model
 space: setup  ## put a complete Hugging Face Space for TASK's model together in build/space
 	$(BIN)/python deployment/gradio/assemble.py "$$($(BIN)/tagwright where $(TASK))" build/space
 
-test: setup system  ## run every test (installs Chromium by apt-get where it is missing: needs root for that)
+test: setup system  ## run every test (installs Chromium and MariaDB by apt-get where they are missing: as root)
 	$(BIN)/ruff check .
 	$(BIN)/pytest
 
 system:
-	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || \
-		{ apt-get update -qq && apt-get install -y -qq chromium chromium-driver >/dev/null; }
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null && command -v mariadbd >/dev/null || \
+		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+		  apt-get install -y -qq chromium chromium-driver mariadb-server >/dev/null; }
 
 lint: setup  ## check the code's style
 	$(BIN)/ruff check .
@@ -54,4 +66,10 @@ clean:  ## remove what the stages wrote (the environment stays)
 	rm -rf data/work build
 
 bench: setup  ## measure scifi and cooking, write results/pipeline.json and the README's tables
-	$(BIN)/python benchmarks/pipeline.py scifi cooking
+	PYTHONPATH=. $(BIN)/python benchmarks/pipeline.py scifi cooking
+
+bench-collect: setup system  ## measure the three ways of collecting, write results/collection.json and the README's table
+	PYTHONPATH=tests $(BIN)/python benchmarks/collection.py
+
+standin: setup  ## serve a stand-in site and API on this machine, to try the collectors on
+	$(BIN)/python tests/standin --questions 3000 --port 8099

@@ -1,29 +1,25 @@
-"""Run whole tasks and time their taggers: `python benchmarks/pipeline.py scifi cooking` (or `make bench`).
+"""Run whole tasks and time their taggers: `make bench`.
 
 Writes `results/pipeline.json` (scores, sizes, speeds, commit, machine) and renders it into the README's tables. A task's
 stages that have not changed since they last ran are not run again; the timings are taken anew.
 """
 
 import argparse
-import json
 import os
-import platform
-import re
 import time
-from pathlib import Path
 
 import torch
 
+from benchmarks.report import machine, results_file, update_readme
 from tagwright.dataset import Dataset
 from tagwright.model import load_tagger_model, load_tokenizer
 from tagwright.pipeline import Folders, run_pipeline
 from tagwright.stage import package_versions, write_json
 from tagwright.tagger import Tagger
-from tagwright.task import ROOT, Task
+from tagwright.task import Task
 from tagwright.training import predict
 
-RESULTS = ROOT / "results" / "pipeline.json"
-README = ROOT / "README.md"
+RESULTS = results_file("pipeline")
 BODY = "The council met in a tower and argued for a night about whether machines can ever learn patience from people. " * 10
 
 
@@ -97,17 +93,6 @@ def render(results: dict) -> str:
     return "\n".join(lines)
 
 
-def update_readme(results: dict) -> None:
-    text = README.read_text(encoding="utf8")
-    block = f"<!-- results -->\n{render(results)}\n<!-- /results -->"
-    README.write_text(re.sub(r"<!-- results -->.*<!-- /results -->", lambda _: block, text, flags=re.DOTALL), encoding="utf8")
-
-
-def machine() -> str:
-    names = re.findall(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text()) if Path("/proc/cpuinfo").exists() else []
-    return f"{len(os.sched_getaffinity(0))} cores of {names[0] if names else platform.machine()}"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("tasks", nargs="+", help="task names or TOML files")
@@ -115,7 +100,7 @@ def main() -> None:
     results = {"machine": machine(), "versions": package_versions(), "tasks": measured}
     RESULTS.parent.mkdir(exist_ok=True)
     write_json(RESULTS, results)
-    update_readme(json.loads(RESULTS.read_text(encoding="utf8")))
+    update_readme("results", render(results))
     print(render(results))
 
 

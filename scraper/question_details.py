@@ -10,11 +10,11 @@ from typing import Annotated
 from urllib.parse import urlsplit
 
 import typer
+from tagwright.pages import read_question
 
 from tagwright.browser import Page
 from tagwright.crawler import Crawler, Result
 from tagwright.errors import Paused, run
-from tagwright.pages import read_question
 from tagwright.stackexchange import split_site
 from tagwright.store import ItemStore, Work
 

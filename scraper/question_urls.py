@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from tagwright.pages import read_listing
 
 from tagwright.browser import Page
 from tagwright.crawler import Crawler, Result
 from tagwright.errors import Paused, TagwrightError, run
-from tagwright.pages import read_listing
 from tagwright.stackexchange import question_id, split_site
 from tagwright.store import ItemStore, Work
 from tagwright.task import ROOT

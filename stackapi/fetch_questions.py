@@ -40,7 +40,7 @@ ATTEMPTS = 6  # at one call, with waits of 1, 2, 4, 8 and 16 seconds and some ji
 MAX_WAIT = 300  # seconds; asked to wait longer, the run ends and says when to go on
 MAX_BYTES = 64_000_000  # of one answer, unpacked
 MAX_BODY = 1_000_000  # characters of one question; the sites themselves allow 30,000
-THROTTLED, PASSING = 502, {500, 503}  # error ids: throttle_violation; internal_error and temporarily_unavailable
+THROTTLED, PASSING = 502, (500, 503)  # error ids: throttle_violation; internal_error and temporarily_unavailable
 
 
 class Fault(Exception):
@@ -89,7 +89,8 @@ class Api:
             status, headers, content = self._request(path, params)
         except httpx.ConnectError as error:
             if not self.answered:  # not a hiccup
-                raise TagwrightError(f"{self.url} cannot be reached ({error})") from None
+                raise TagwrightError(f"{self.url} cannot be reached ({error}); "
+                                     "`make demo` without SOURCE runs on the embedded sample") from None
             raise Fault(f"no connection ({error})") from None
         except httpx.TimeoutException:
             raise Fault("no answer in time") from None
@@ -162,8 +163,10 @@ def fetch_site(api: Api, site: str, base: str, limit: int) -> None:
                 api.store.forget(site, "api", after=work.position)  # planned pages that the site does not have
             elif work.payload["page"] == PAGES:
                 following = next_window(work, answer["items"], limit)
-            api.store.finish(works, items, rejected, following, source="api")
+            api.store.finish(works, items, rejected, following or [], source="api")
             bar.update(len(items))
+            if following is None:
+                raise TagwrightError(f"{site}: {PAGES * PAGE_SIZE:,} questions or more in one second: no way past them")
 
 
 def plan(store: ItemStore, site: str, limit: int) -> None:
@@ -193,12 +196,12 @@ def in_window(payload: dict) -> int:
     return PAGES * PAGE_SIZE - payload["overlap"]
 
 
-def next_window(work: Work, items: list, limit: int) -> list[Work]:
-    """The window that ends with the oldest second of `items`, those of a window's last page."""
+def next_window(work: Work, items: list, limit: int) -> list[Work] | None:
+    """The window that ends with the oldest second of `items`, those of a window's last page; None if that is no other."""
     times = [item["creation_date"] for item in items if isinstance(item, dict) and _is_count(item.get("creation_date"))]
     oldest = min(times, default=work.payload["todate"])
     if oldest >= work.payload["todate"]:
-        raise TagwrightError(f"{work.site}: {PAGES * PAGE_SIZE:,} questions or more in the one second {oldest}: no way past it")
+        return None
     following = {"todate": oldest, "before": work.payload["before"] + in_window(work.payload), "overlap": times.count(oldest)}
     return window(work.site, work.position // PAGES + 1, following, limit)
 
@@ -230,7 +233,7 @@ def read_items(objects: list, site: str, base: str) -> tuple[list[Item], list[Re
             raw = json.dumps(value, ensure_ascii=False)
             key = str(value.get("question_id")) if isinstance(value, dict) else ""
             digest = hashlib.sha256(raw.encode(errors="replace")).hexdigest()[:16]
-            rejected.append(Rejected(key if key.isdecimal() else f"{number} {digest}", str(error), raw))
+            rejected.append(Rejected(key if key.isdecimal() and len(key) < 20 else f"{number} {digest}", str(error), raw))
     return items, rejected
 
 

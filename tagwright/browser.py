@@ -68,23 +68,27 @@ class Browser:
         self.closed = True
         self._kill()
 
+    def start(self) -> None:
+        """Start the browser where it is not running. Raises TagwrightError where there is none."""
+        self.driver = self.driver or self._start()
+        if self.closed:  # meanwhile, by another thread
+            self._kill()
+
     def get(self, url: str, ready: str) -> Page:
         """Load a page until an element that the CSS selector `ready` names is there, or all of the page is.
 
         Raises PageFault where there is no whole answer in time or the browser dies, which is then started anew for the
         next page; TagwrightError where there is no browser.
         """
-        self.driver = self.driver or self._start()
-        if self.closed:  # meanwhile, by another thread
-            self._kill()
+        if self.closed:
             raise PageFault("the browser was closed")
-        script = "return document.readyState === 'complete' || document.querySelector(arguments[0]) !== null"
+        self.start()
+        log: list[dict] = []
         try:
             self.driver.get(url)
-            WebDriverWait(self.driver, self.timeout, poll_frequency=0.05).until(lambda d: d.execute_script(script, ready))
+            WebDriverWait(self.driver, self.timeout, poll_frequency=0.05).until(lambda driver: _has_arrived(driver, ready, log))
             address, html = self.driver.execute_script("return [location.href, document.documentElement.outerHTML]")
-            frame = self.driver.execute_cdp_cmd("Page.getFrameTree", {})["frameTree"]["frame"]["id"]
-            status, headers = _response(self.driver.get_log("performance"), frame)
+            status, headers = _response(log, self.driver.current_window_handle)
         except TimeoutException:
             raise PageFault(f"not loaded within {self.timeout:g} s") from None
         except (InvalidSessionIdException, NoSuchWindowException, urllib3.exceptions.HTTPError, ConnectionError) as error:
@@ -127,6 +131,8 @@ class Browser:
             arguments.append("--no-sandbox")  # Chromium's sandbox refuses to run as root
         for argument in arguments:
             options.add_argument(argument)
+        # Scripts would draw formulas and colour code into the bodies, which are wanted as received.
+        options.add_experimental_option("prefs", {"profile.managed_default_content_settings.javascript": 2})
         apart = {"start_new_session": True}  # Ctrl-C in the terminal is for us to handle
         service = webdriver.ChromeService(shutil.which("chromedriver"), popen_kw=apart | {"preexec_fn": _die_with_parent})
         try:
@@ -141,16 +147,23 @@ class Browser:
         return driver
 
 
+def _has_arrived(driver: webdriver.Chrome, ready: str, log: list[dict]) -> bool:
+    """Add what the browser has logged since to `log`; True where the page is there, PageFault where it is cut off, which
+    leaves a page loading for ever."""
+    log += (json.loads(entry["message"])["message"] for entry in driver.get_log("performance"))
+    for event in log:
+        if event["method"] == "Network.loadingFailed" and event["params"]["type"] == "Document":
+            raise PageFault(event["params"]["errorText"])
+    script = ("return document.readyState === 'complete' || "
+              "document.readyState !== 'loading' && document.querySelector(arguments[0]) !== null")
+    return driver.execute_script(script, ready)
+
+
 def _response(log: list[dict], frame: str) -> tuple[int, dict[str, str]]:
-    """Status and headers of the last document that the main frame loaded; raises PageFault where it is cut off."""
-    response, request = None, None
-    for entry in log:
-        message = json.loads(entry["message"])["message"]
-        method, event = message["method"], message["params"]
-        if method == "Network.responseReceived" and event["type"] == "Document" and event.get("frameId") == frame:
-            response, request = event["response"], event["requestId"]
-        elif method == "Network.loadingFailed" and event["requestId"] == request:
-            raise PageFault(event["errorText"])
+    """Status and headers of the last document that the main frame loaded."""
+    documents = [event["params"] for event in log
+                 if event["method"] == "Network.responseReceived" and event["params"]["type"] == "Document"]
+    response = next((document["response"] for document in reversed(documents) if document.get("frameId") == frame), None)
     if response is None:
         raise PageFault("no answer to be seen")
     return response["status"], {name.lower(): value for name, value in response["headers"].items()}

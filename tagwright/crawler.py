@@ -109,6 +109,7 @@ class Crawler:
         url = work.payload["url"]
         if not self.robots.can_fetch(url, ROBOT):
             return self._failed(work, "robots.txt does not allow it", final=True)
+        browser.start()  # before the turn, which would be over by the time it runs
         if not self._wait_for_turn():
             self.store.release([work])
             return False

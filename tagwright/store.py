@@ -28,8 +28,10 @@ from tagwright.task import ROOT
 DEFAULT = ROOT / "data" / "collected" / "items.sqlite"
 LEASE = 900  # seconds after which another machine's claim is void; a dead process's on this machine is void at once
 MAX_ATTEMPTS = 3
+DAY = 86_400  # seconds
 MAX_RAW = 10_000  # characters kept of a refused item
-LOCKED = {1205, 1213}  # MySQL's lock wait time-out and deadlock: the transaction was undone and may be tried again
+# MySQL's lock wait time-out, deadlock, and a table that another process created first: the transaction may be tried again.
+LOST_RACE = {1205, 1213, 1050}
 
 LONG = sa.Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
 MYSQL = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin"}
@@ -158,8 +160,7 @@ class ItemStore:
         if self._engine.dialect.name == "sqlite":
             _prepare_sqlite(self._engine, parsed.database)
         self._reader = self._engine.execution_options(read_only=True)
-        with self._translated("cannot be opened"):
-            metadata.create_all(self._engine)
+        self._write(metadata.create_all, "cannot be opened")
 
     # --- work ---
 
@@ -271,9 +272,9 @@ class ItemStore:
         return self._write(reserve)
 
     def hold(self, host: str, seconds: float) -> None:
-        """Let nobody ask a host for so many seconds from now, as it asked us to."""
+        """Let nobody ask a host for so many seconds from now, as it asked us to; never for more than a day."""
         def extend(connection):
-            until = max(time.time() + seconds, self._free_at(connection, host))
+            until = max(time.time() + min(seconds, DAY), self._free_at(connection, host))
             connection.execute(sa.update(hosts_table).where(hosts_table.c.host == host).values(free_at=until))
         self._write(extend)
 
@@ -360,11 +361,11 @@ class ItemStore:
         with self._translated(), self._reader.connect() as connection:
             return list(connection.execute(query).all())
 
-    def _write(self, change: Callable):
-        """Call `change` with a connection, in a transaction; deadlocks are tried again."""
-        retrying = tenacity.Retrying(retry=tenacity.retry_if_exception(_is_deadlock), reraise=True,
+    def _write(self, change: Callable, fault: str = "failed"):
+        """Call `change` with a connection, in a transaction; lost races are run again."""
+        retrying = tenacity.Retrying(retry=tenacity.retry_if_exception(_is_lost_race), reraise=True,
                                      stop=tenacity.stop_after_attempt(10), wait=tenacity.wait_random(0.01, 0.2))
-        with self._translated():
+        with self._translated(fault):
             return retrying(self._in_transaction, change)
 
     def _in_transaction(self, change: Callable):
@@ -372,14 +373,14 @@ class ItemStore:
             return change(connection)
 
     @contextmanager
-    def _translated(self, what: str = "failed") -> Iterator[None]:
+    def _translated(self, fault: str = "failed") -> Iterator[None]:
         """Faults of the database (gone, full, locked, damaged) as one line; those of our own SQL as they are."""
         try:
             yield
         except (sa.exc.ProgrammingError, sa.exc.IntegrityError, sa.exc.DataError):
             raise
         except sa.exc.DBAPIError as error:
-            raise TagwrightError(f"the database {self.name} {what}: {error.orig}. What was stored before is safe: "
+            raise TagwrightError(f"the database {self.name} {fault}: {error.orig}. What was stored before is safe: "
                                  "mend this and run the same command again") from None
 
 
@@ -403,8 +404,8 @@ def _prepare_sqlite(engine: sa.Engine, file: str | None) -> None:
         connection.exec_driver_sql("BEGIN" if connection.get_execution_options().get("read_only") else "BEGIN IMMEDIATE")
 
 
-def _is_deadlock(error: BaseException) -> bool:
-    return isinstance(error, sa.exc.OperationalError) and error.orig.args[:1] and error.orig.args[0] in LOCKED
+def _is_lost_race(error: BaseException) -> bool:
+    return isinstance(error, sa.exc.OperationalError) and error.orig.args[0] in LOST_RACE
 
 
 def _is(work: Work):

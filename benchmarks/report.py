@@ -1,0 +1,36 @@
+"""What the benchmarks share: where results are written, what machine they come from, and the README's blocks made of them."""
+
+import os
+import platform
+import re
+import subprocess
+from pathlib import Path
+
+from tagwright.stage import write_json
+from tagwright.task import ROOT
+
+README = ROOT / "README.md"
+
+
+def results_file(name: str) -> Path:
+    return ROOT / "results" / f"{name}.json"
+
+
+def write_results(name: str, results: dict) -> None:
+    """Write `results/<name>.json`, with the machine and the commit that it was measured on."""
+    commit = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+    results_file(name).parent.mkdir(exist_ok=True)
+    write_json(results_file(name), {"machine": machine(), "commit": commit.stdout.strip() or None, **results})
+
+
+def machine() -> str:
+    names = re.findall(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text()) if Path("/proc/cpuinfo").exists() else []
+    return f"{len(os.sched_getaffinity(0))} cores of {names[0] if names else platform.machine()}"
+
+
+def update_readme(marker: str, block: str) -> None:
+    """Put a block of Markdown between `<!-- marker -->` and `<!-- /marker -->`."""
+    text = README.read_text(encoding="utf8")
+    marked = f"<!-- {marker} -->\n{block}\n<!-- /{marker} -->"
+    text = re.sub(f"<!-- {marker} -->.*<!-- /{marker} -->", lambda _: marked, text, flags=re.DOTALL)
+    README.write_text(text, encoding="utf8")
