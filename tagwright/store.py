@@ -34,17 +34,28 @@ MAX_RAW = 10_000  # characters kept of a refused item
 LOST_RACE = {1205, 1213, 1050}
 
 LONG = sa.Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
-MYSQL = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin"}
+MYSQL = {f"{scheme}_{option}": value for scheme in ("mysql", "mariadb") for option, value in
+         {"engine": "InnoDB", "charset": "utf8mb4", "collate": "utf8mb4_bin"}.items()}
 metadata = sa.MetaData()
+
+
+@sa.event.listens_for(metadata, "before_create")
+def _tell_trailing_spaces_apart(_, connection, **__) -> None:
+    """utf8mb4_bin takes "a" and "a " for one key; the collation that does not has a name of its own in each server."""
+    if connection.dialect.name != "sqlite":
+        collation = "utf8mb4_nopad_bin" if connection.dialect.is_mariadb else "utf8mb4_0900_bin"
+        for table in metadata.tables.values():
+            table.dialect_options[connection.dialect.name]["collate"] = collation
+
 
 items_table = sa.Table(
     "items", metadata,
     sa.Column("site", sa.String(100), primary_key=True),
     sa.Column("id", sa.String(191), primary_key=True),
-    sa.Column("url", sa.Text, nullable=False),
-    sa.Column("title", sa.Text, nullable=False),
+    sa.Column("url", LONG, nullable=False),
+    sa.Column("title", LONG, nullable=False),
     sa.Column("body", LONG, nullable=False),
-    sa.Column("tags", sa.Text, nullable=False),  # a JSON list
+    sa.Column("tags", LONG, nullable=False),  # a JSON list
     sa.Column("score", sa.Integer),
     sa.Column("created", sa.BigInteger),  # Unix seconds, as `fetched` is
     sa.Column("source", sa.String(16), nullable=False),
@@ -57,10 +68,10 @@ work_table = sa.Table(
     sa.Column("kind", sa.String(16), primary_key=True),
     sa.Column("key", sa.String(191), primary_key=True),
     sa.Column("position", sa.BigInteger, nullable=False),  # the order in which it is claimed
-    sa.Column("payload", sa.Text, nullable=False),  # a JSON object
+    sa.Column("payload", LONG, nullable=False),  # a JSON object
     sa.Column("state", sa.String(8), nullable=False),  # todo, taken, done or failed
     sa.Column("attempts", sa.Integer, nullable=False),
-    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("reason", LONG, nullable=False),
     sa.Column("owner", sa.String(191), nullable=False),
     sa.Column("changed", sa.BigInteger, nullable=False),
     sa.Index("work_by_state", "site", "kind", "state", "position"),
@@ -71,7 +82,7 @@ rejected_table = sa.Table(
     sa.Column("site", sa.String(100), primary_key=True),
     sa.Column("source", sa.String(16), primary_key=True),
     sa.Column("key", sa.String(191), primary_key=True),
-    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("reason", LONG, nullable=False),
     sa.Column("raw", LONG, nullable=False),
     sa.Column("seen", sa.BigInteger, nullable=False),
     **MYSQL)
@@ -104,6 +115,8 @@ class Item:
     def __post_init__(self):
         if not self.id or len(self.id) > 191:
             raise ValueError(f"id: {self.id[:40]!r} is empty or too long")
+        if not self.site or len(self.site) > 100:
+            raise ValueError(f"site: {self.site[:40]!r} is empty or too long")
         if not self.title.strip():
             raise ValueError("title: empty")
         if not all(isinstance(tag, str) and tag for tag in self.tags):
@@ -112,7 +125,9 @@ class Item:
             raise ValueError(f"score: out of range: {self.score}")
         if self.created is not None and not 0 <= self.created < 2**40:
             raise ValueError(f"created: out of range: {self.created}")
-        for name, text in ("url", self.url), ("title", self.title), ("body", self.body), ("tags", "".join(self.tags)):
+        texts = {"site": self.site, "id": self.id, "url": self.url, "title": self.title, "body": self.body,
+                 "tags": "".join(self.tags)}
+        for name, text in texts.items():
             try:
                 text.encode()
             except UnicodeEncodeError as error:
@@ -149,12 +164,17 @@ class ItemStore:
         stands for `$TAGWRIGHT_DB`, or else `data/collected/items.sqlite`."""
         given = str(url or os.environ.get("TAGWRIGHT_DB") or DEFAULT)
         try:
-            parsed = sa.make_url(given if "://" in given else f"sqlite:///{given}")
-            self.name = parsed.render_as_string(hide_password=True).removeprefix("sqlite:///")
+            parsed = sa.make_url(given) if "://" in given else sa.URL.create("sqlite", database=given)
+            is_file = parsed.get_backend_name() == "sqlite"
+            self.name = str(parsed.database) if is_file else parsed.render_as_string(hide_password=True)
+            if "@" in (parsed.host or ""):
+                raise ValueError
             if parsed.get_backend_name() not in ("sqlite", "mysql", "mariadb"):
                 raise TagwrightError(f"--db {self.name}: neither SQLite nor MySQL/MariaDB")
-            options = {} if parsed.get_backend_name() == "sqlite" else {"isolation_level": "READ COMMITTED"}
+            options = {} if is_file else {"isolation_level": "READ COMMITTED"}
             self._engine = sa.create_engine(parsed, pool_pre_ping=True, **options)
+        except ValueError:  # not its text, which may hold a part of the password
+            raise TagwrightError("--db: no valid URL; in a password, write @ : / as %40 %3A %2F") from None
         except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError, ImportError) as error:
             raise TagwrightError(f"--db: {error}; give a file, or mysql+pymysql://user:password@host/database") from None
         if self._engine.dialect.name == "sqlite":
@@ -173,12 +193,13 @@ class ItemStore:
         mine = [work_table.c.site == site, work_table.c.kind == kind]
 
         def take(connection) -> list[Work]:
-            holders = connection.execute(sa.select(work_table.c.owner, sa.func.min(work_table.c.changed)).where(
-                *mine, work_table.c.state == "taken").group_by(work_table.c.owner)).all()
+            holders = connection.execute(sa.select(work_table.c.owner, work_table.c.changed).where(
+                *mine, work_table.c.state == "taken").distinct()).all()
             for owner, since in holders:
                 if not _is_alive(owner, since):
                     connection.execute(sa.update(work_table).where(*mine, work_table.c.state == "taken",
-                                                                   work_table.c.owner == owner).values(state="todo"))
+                                                                   work_table.c.owner == owner,
+                                                                   work_table.c.changed == since).values(state="todo"))
             rows = connection.execute(
                 sa.select(work_table).where(*mine, work_table.c.state == "todo")
                 .order_by(work_table.c.position, work_table.c.key).limit(limit).with_for_update(skip_locked=True)).all()
@@ -287,7 +308,7 @@ class ItemStore:
     def items(self, site: str) -> Iterator[Item]:
         """A site's items in order of their ids (numbers by value), streamed."""
         query = (sa.select(items_table).where(items_table.c.site == site)
-                 .order_by(sa.func.length(items_table.c.id), items_table.c.id))
+                 .order_by(sa.func.char_length(items_table.c.id), items_table.c.id))
         with self._translated(), self._reader.connect() as connection:
             for row in connection.execution_options(yield_per=1000).execute(query):
                 values = row._asdict()
@@ -323,8 +344,8 @@ class ItemStore:
             rows = [asdict(item) | {"tags": json.dumps(item.tags, ensure_ascii=False), "fetched": now} for item in items]
             connection.execute(self._upsert(items_table), rows)
         if rejected:
-            rows = [{"site": site, "source": source, "key": entry.key[:191], "reason": entry.reason, "seen": now,
-                     "raw": entry.raw[:MAX_RAW].encode(errors="replace").decode()} for entry in rejected]
+            rows = [{"site": site, "source": source, "key": _valid(entry.key[:191]), "reason": _valid(entry.reason),
+                     "raw": _valid(entry.raw[:MAX_RAW]), "seen": now} for entry in rejected]
             connection.execute(self._upsert(rejected_table), rows)
 
     def _add(self, connection, works: list[Work]) -> int:
@@ -408,6 +429,11 @@ def _is_lost_race(error: BaseException) -> bool:
     return isinstance(error, sa.exc.OperationalError) and error.orig.args[0] in LOST_RACE
 
 
+def _valid(text: str) -> str:
+    """The text, with ? for halves of surrogate pairs, which no database would hold."""
+    return text.encode(errors="replace").decode()
+
+
 def _is(work: Work):
     return sa.and_(work_table.c.site == work.site, work_table.c.kind == work.kind, work_table.c.key == work.key)
 
@@ -431,6 +457,8 @@ def _is_alive(owner: str, since: int) -> bool:
     if machine != _machine():
         return time.time() - since < LEASE
     try:
-        return abs(psutil.Process(int(process)).create_time() - float(started)) < 2
+        holder = psutil.Process(int(process))
+        # a killed process that its parent does not ask for stays, as a zombie
+        return holder.status() != psutil.STATUS_ZOMBIE and abs(holder.create_time() - float(started)) < 2
     except psutil.NoSuchProcess:
         return False

@@ -76,3 +76,29 @@ def demo_run(tmp_path_factory) -> DemoRun:
     output = log.read_text()
     assert process.returncode == 0, output
     return DemoRun(work / "scifi", output, peak)
+
+
+@pytest.fixture(scope="session")
+def mariadb():
+    """A MariaDB server, for all tests that need one."""
+    from databases import MariaDb  # here, since most runs need no database
+
+    with MariaDb() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "mariadb"])
+def database_url(request, tmp_path) -> str:
+    """A new, empty database of each kind: a path or a URL."""
+    if request.param == "sqlite":
+        return str(tmp_path / "items.sqlite")
+    return request.getfixturevalue("mariadb").new_database()
+
+
+@pytest.fixture
+def store(database_url):
+    from tagwright.store import ItemStore
+
+    store = ItemStore(database_url)
+    yield store
+    store._engine.dispose()  # or the server runs out of connections before the last test
