@@ -51,10 +51,11 @@ test: setup system  ## run every test (installs Chromium and MariaDB by apt-get 
 	$(BIN)/ruff check .
 	$(BIN)/pytest
 
+APT := chromium chromium-headless-shell chromium-driver mariadb-server
 system:
-	@command -v chromium >/dev/null && command -v chromedriver >/dev/null && command -v mariadbd >/dev/null || \
-		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
-		  apt-get install -y -qq chromium chromium-driver mariadb-server >/dev/null; }
+	@command -v chromium >/dev/null && command -v chromium-headless-shell >/dev/null && command -v chromedriver >/dev/null && \
+		command -v mariadbd >/dev/null || \
+		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(APT) >/dev/null; }
 
 lint: setup  ## check the code's style
 	$(BIN)/ruff check .

@@ -3,15 +3,14 @@ which starts a browser for each page and writes its whole CSV file anew for each
 
     PYTHONPATH=.:tests python benchmarks/scrape.py
 
-Writes `results/scrape.json`. Neither waits between pages, since the site is our own.
+Writes `results/scrape.json`. Both run in this process, the starts of their browsers counted in; neither waits between
+pages, since the site is our own.
 """
 
 import argparse
 import csv
 import json
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -24,9 +23,10 @@ from standin import StandInSite, make_questions
 from tqdm import tqdm
 
 from benchmarks.report import write_results
+from scraper import question_details
+from tagwright.crawler import Crawler
 from tagwright.stackexchange import split_site
 from tagwright.store import ItemStore, Work
-from tagwright.task import ROOT
 
 
 def naive(urls: list[str], file: Path) -> dict[str, list[str]]:
@@ -50,9 +50,9 @@ def naive(urls: list[str], file: Path) -> dict[str, list[str]]:
     return {url: [title, *tags] for title, url, _, tags in rows}
 
 
-def ours(base: str, workers: int, db: Path) -> None:
-    subprocess.run([sys.executable, ROOT / "scraper" / "question_details.py", "--site", base, "--delay", "0",
-                    "--workers", str(workers), "--db", db], check=True, stdout=subprocess.DEVNULL)
+def ours(store: ItemStore, base: str, workers: int) -> None:
+    name, _ = split_site(base)
+    Crawler(store, name, base, "question", question_details.read, question_details.READY, workers, delay=0).run()
 
 
 def main() -> None:
@@ -72,7 +72,7 @@ def main() -> None:
             store.add(Work(name, "question", str(question.id), number, {"url": url})
                       for number, (question, url) in enumerate(zip(questions, urls, strict=True)))
             started = time.perf_counter()
-            ours(site.url, workers, db)
+            ours(store, site.url, workers)
             results[f"question_details.py, {workers} worker{'s' * (workers > 1)}"] = {
                 "seconds": time.perf_counter() - started, "requests": len(site.log) - before}
             stored = {item.id: [item.title, *item.tags] for item in store.items(name)}

@@ -6,16 +6,20 @@ import subprocess
 
 import pytest
 
-from benchmarks.pipeline import RESULTS, render
+from benchmarks import collection, pipeline
 from tagwright.dataset import clean
 from tagwright.task import ROOT, Task
 
 README = (ROOT / "README.md").read_text(encoding="utf8")
 
 
+def block(marker: str) -> str:
+    return re.search(rf"<!-- {marker} -->\n(.*)\n<!-- /{marker} -->", README, re.DOTALL)[1]
+
+
 def test_the_results_are_those_that_were_measured():
-    block = re.search(r"<!-- results -->\n(.*)\n<!-- /results -->", README, re.DOTALL)[1]
-    assert block == render(json.loads(RESULTS.read_text(encoding="utf8")))
+    assert block("results") == pipeline.render(json.loads(pipeline.RESULTS.read_text(encoding="utf8")))
+    assert block("collection") == collection.render()
 
 
 @pytest.mark.parametrize("target", re.findall(r"\]\((?!https?:)([^)#]+)\)", README))
