@@ -63,10 +63,12 @@ class Browser:
         return self
 
     def __exit__(self, *_):
-        self.close()
+        driver, self.driver = self.driver, None
+        if driver is not None:
+            driver.quit()
 
     def close(self) -> None:
-        """End the browser for good, at once; another thread's call of `get` then raises PageFault."""
+        """Kill the browser, for good; another thread's call of `get` then raises PageFault."""
         self.closed = True
         self._kill()
 
