@@ -7,10 +7,7 @@ the most memory held.
 
 import argparse
 import itertools
-import os
-import platform
 import random
-import re
 import subprocess
 import sys
 import tempfile
@@ -22,10 +19,9 @@ from py7zr import FILTER_BZIP2, SevenZipFile
 from rich.console import Console
 from rich.table import Table
 
-from tagwright.stage import package_versions, write_json
+from benchmarks.report import write_results
 from tagwright.task import ROOT
 
-RESULTS = ROOT / "results" / "import_dump.json"
 SCRIPT = ROOT / "stackapi" / "import_dump.py"
 SYLLABLES = ["ba", "cor", "den", "fi", "gal", "hem", "il", "jo", "kra", "lum", "mer", "no", "pal", "qui", "ro", "sta", "tu"]
 WORDS = ["".join(parts) for size in (1, 2, 3) for parts in itertools.product(SYLLABLES, repeat=size)]
@@ -83,15 +79,6 @@ def measure(dump: Path, posts: int) -> dict[str, float]:
             "posts_a_second": round(posts / seconds), "peak_mb": round(peak / 1e6), "database_bytes": database.stat().st_size}
 
 
-def machine() -> str:
-    names = re.findall(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text()) if Path("/proc/cpuinfo").exists() else []
-    return f"{len(os.sched_getaffinity(0))} cores of {names[0] if names else platform.machine()}"
-
-
-def commit() -> str:
-    return subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--megabytes", type=float, default=1000)
@@ -102,8 +89,7 @@ def main() -> None:
         with SevenZipFile(archive, "w", filters=[{"id": FILTER_BZIP2}]) as packed:  # as the public dumps are packed
             packed.write(xml, "Posts.xml")
         measured[".7z"] = measure(archive, counts["posts"])
-    write_json(RESULTS, {"machine": machine(), "commit": commit(), "versions": package_versions(), **counts,
-                         "imports": measured})
+    write_results("import_dump", counts | {"imports": measured})
     table = Table("file", "MB", "seconds", "CPU seconds", "posts a second", "peak MB", title=f"{counts['posts']:,} posts")
     for name, values in measured.items():
         table.add_row(name, f"{values['bytes'] / 1e6:,.0f}", f"{values['seconds']:.1f}", f"{values['cpu_seconds']:.1f}",

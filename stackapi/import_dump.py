@@ -13,13 +13,11 @@ import json
 import lzma
 import os
 import re
-import signal
-import threading
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Annotated, BinaryIO
@@ -83,8 +81,7 @@ class Posts:
         """Store the batch in hand, unless an earlier run did."""
         if self.rows > self._done:
             read = {"rows": self.rows, "questions": self.questions}
-            with uninterrupted():
-                self._store.progress(self._work, read, self._items, self._rejected, "dump")
+            self._store.progress(self._work, read, self._items, self._rejected, "dump")
         self._items, self._rejected, self._size = [], [], 0
 
     def _doctype(self, *_) -> None:
@@ -177,8 +174,7 @@ def import_dump(path: Path, site: str | None, store: ItemStore, again: bool = Fa
         try:
             with tqdm(desc=name, total=path.stat().st_size, unit="B", unit_scale=True, disable=None) as bar:
                 read(file, member, posts, lambda: bar.update(file.tell() - bar.n))
-            with uninterrupted():
-                store.finish([work])
+            store.finish([work])
             finished = True
         except Fault as fault:
             posts.save()
@@ -260,21 +256,6 @@ class Sink(io.RawIOBase, WriterFactory):
 
     def create(self, filename: str) -> "Sink":
         return self
-
-
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C and SIGTERM back until a transaction has ended: stopped in its middle, SQLite would stay locked."""
-    pressed: list[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
-    handlers = [signal.signal(number, lambda number, _: pressed.append(number)) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, handlers, strict=True):
-            signal.signal(number, handler)
-    if pressed:
-        raise KeyboardInterrupt
 
 
 def site_from(path: Path) -> str:

@@ -1,7 +1,7 @@
 """Reading Stack Exchange pages: HTML and its address in, an Item or a Listing out. Nothing here touches the network.
 
-Reads question pages and lists of questions, of any site of the network and any layout since 2012, archived copies too. Does
-not read answers, comments or users, and does not undo what a browser has drawn (MathJax's formulas stay drawn).
+Reads question pages and lists of questions of any site of the network, in its layouts of 2013 to 2025, archived copies too.
+Does not read answers, comments or users, and does not undo what a browser has drawn (MathJax's formulas stay drawn).
 """
 
 import re

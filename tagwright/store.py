@@ -7,6 +7,7 @@ database, on one machine or many. Reading pages and answers is not done here.
 
 import json
 import os
+import signal
 import socket
 import threading
 import time
@@ -341,7 +342,7 @@ class ItemStore:
     def _save(self, connection, site: str, items: list[Item], rejected: list[Rejected], source: str) -> None:
         now = int(time.time())
         if items:
-            rows = [asdict(item) | {"tags": json.dumps(item.tags, ensure_ascii=False), "fetched": now} for item in items]
+            rows = [vars(item) | {"tags": json.dumps(item.tags, ensure_ascii=False), "fetched": now} for item in items]
             connection.execute(self._upsert(items_table), rows)
         if rejected:
             rows = [{"site": site, "source": source, "key": _valid(entry.key[:191]), "reason": _valid(entry.reason),
@@ -390,7 +391,7 @@ class ItemStore:
             return retrying(self._in_transaction, change)
 
     def _in_transaction(self, change: Callable):
-        with self._engine.begin() as connection:
+        with _uninterrupted(), self._engine.begin() as connection:
             return change(connection)
 
     @contextmanager
@@ -423,6 +424,21 @@ def _prepare_sqlite(engine: sa.Engine, file: str | None) -> None:
     @sa.event.listens_for(engine, "begin")
     def begin(connection):
         connection.exec_driver_sql("BEGIN" if connection.get_execution_options().get("read_only") else "BEGIN IMMEDIATE")
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C and SIGTERM back until a transaction has ended: stopped in its middle, SQLite would stay locked."""
+    pressed: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    handlers = [signal.signal(number, lambda number, _: pressed.append(number)) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, handlers, strict=True):
+            signal.signal(number, handler)
+    if pressed:
+        raise KeyboardInterrupt
 
 
 def _is_lost_race(error: BaseException) -> bool:

@@ -420,10 +420,10 @@ CHALLENGES = {
 }
 REMOVALS = {
     "moderation": """<html><head><title>Page not found - Stack Overflow</title></head><body><h1>Page not found</h1>
-        <p>This question was <span class="revision-comment">removed from Stack Overflow for reasons of moderation</span>.</p>""",
+        <p>This question was <span class="revision-comment">removed from Meta Exchange for reasons of moderation</span>.</p>""",
     "author": "<h1>Sorry</h1><p>This question was voluntarily\n removed by its author.</p><div class='h-captcha'></div>",
     "not found": "<html><head><title>Page Not Found - Super User</title></head><body><p>Sorry.</p></body></html>",
-    "heading": "<html><head><title>Super User</title></head><body><h1 class='fs'>Page not found</h1><i class='h-captcha'></i>",
+    "heading": "<html><head><title>Super User</title></head><body><h1>Page not found</h1><i class='h-captcha'></i>",
     "Spanish": "<html><head><title>Página no encontrada - Stack Overflow en español</title></head></html>",
 }
 
@@ -547,8 +547,8 @@ def test_the_links_of_an_archived_list_lead_to_the_site():
     rows += rows.replace("/1/", "/2/").replace("/web", "http://web.archive.org/web")
     site = "http://scifi.stackexchange.com/questions"
     for url in (site, f"http://web.archive.org/web/2015id_/{site}"):
-        for rows in (rows, OLD_ROW.format(id=1) + OLD_ROW.format(id=2)):
-            assert read_listing(list_page(rows), url).urls == [f"{site}/1", f"{site}/2"]
+        for links in (rows, OLD_ROW.format(id=1) + OLD_ROW.format(id=2)):
+            assert read_listing(list_page(links), url).urls == [f"{site}/1", f"{site}/2"]
 
 
 def test_the_last_page_has_no_next():
