@@ -103,7 +103,7 @@ def render() -> str:
     api, kills, imported = collection["api"], collection["kills"].values(), dump["imports"]["Posts.xml"]
     days = f"{api['days']} day{'s' * (api['days'] > 1)}"
     pages = QUESTIONS + QUESTIONS // PER_LISTING
-    rate, faster = imported["posts_a_second"], scrape["question_details.py, 1 worker"]["times_as_fast"]
+    rate, faster = imported["posts_a_second"], scrape["question_details.py, 2 workers"]["times_as_fast"]
     same = "the same as an undisturbed run" if all(row["equal"] for row in kills) else "NOT the same as an undisturbed run"
     return "\n".join([
         f"| {QUESTIONS:,} questions by | requests to the site | time | what it may miss |",
@@ -116,8 +116,8 @@ def render() -> str:
         "",
         f"Measured against a stand-in site and API: {api['questions']:,} questions in {api['calls']} calls; a dump of "
         f"{imported['bytes'] / 1e9:.0f} GB and {dump['posts']:,} posts at {rate:,} posts a second, with at most "
-        f"{imported['peak_mb']} MB of memory; {scrape['pages']} question pages {faster:.0f} times as fast as a scraper that "
-        f"starts a browser for each. Killed at {min(row['killed'] for row in kills)} random moments, each of the three went on "
+        f"{imported['peak_mb']} MB of memory; {scrape['pages']} question pages {faster:.0f} times as fast, with its two browsers, as "
+        f"a scraper that starts one for each page. Killed at {min(row['killed'] for row in kills)} random moments, each of the three went on "
         f"and in the end had stored {same}, on SQLite and on MariaDB ({collection['machine']}).",
     ])
 

@@ -1,6 +1,6 @@
 """Fetch the questions that question_urls.py listed, title, body and tags, with a headless Chromium.
 
-    python scraper/question_details.py --site scifi --workers 2
+    python scraper/question_details.py --site scifi
 
 Every page is one transaction in the item store, so a run may be killed at any moment and goes on where it was; two runs
 may share the work. The API gives a hundred questions a call: prefer it, see scraper/README.md.
@@ -10,11 +10,11 @@ from typing import Annotated
 from urllib.parse import urlsplit
 
 import typer
-from tagwright.pages import read_question
 
 from tagwright.browser import Page
 from tagwright.crawler import Crawler, Result
 from tagwright.errors import Paused, run
+from tagwright.pages import read_question
 from tagwright.stackexchange import split_site
 from tagwright.store import ItemStore, Work
 
@@ -27,7 +27,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def main(
     site: Annotated[str, typer.Option(help="The site: scifi, superuser, es.stackoverflow, or its address.")],
     pages: Annotated[int | None, typer.Option(min=1, help="At most so many questions.", show_default="all listed")] = None,
-    workers: Annotated[int, typer.Option(min=1, max=16, help="Browsers at once; they share the delay.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, max=16, help="Browsers at once; they share the delay.")] = 2,
     delay: Annotated[float, typer.Option(min=0, help="Seconds between two pages of the site.")] = 1.0,
     backoff: Annotated[float, typer.Option(min=0, help="Seconds to wait after a refusal; doubled with each one.")] = 30,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again what was given up.")] = False,

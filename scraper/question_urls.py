@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from tagwright.pages import read_listing
 
 from tagwright.browser import Page
 from tagwright.crawler import Crawler, Result
 from tagwright.errors import Paused, TagwrightError, run
+from tagwright.pages import read_listing
 from tagwright.stackexchange import question_id, split_site
 from tagwright.store import ItemStore, Work
 from tagwright.task import ROOT
@@ -31,7 +31,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def main(
     site: Annotated[str, typer.Option(help="The site: scifi, superuser, es.stackoverflow, or its address.")],
     pages: Annotated[int, typer.Option(min=1, help="How many pages of its list of newest questions.")] = 20,
-    workers: Annotated[int, typer.Option(min=1, max=16, help="Browsers at once; they share the delay.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, max=16, help="Browsers at once; they share the delay.")] = 2,
     delay: Annotated[float, typer.Option(min=0, help="Seconds between two pages of the site.")] = 1.0,
     backoff: Annotated[float, typer.Option(min=0, help="Seconds to wait after a refusal; doubled with each one.")] = 30,
     again: Annotated[bool, typer.Option("--again", help="List pages anew that were listed before.")] = False,
