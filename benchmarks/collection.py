@@ -116,9 +116,9 @@ def render() -> str:
         "",
         f"Measured against a stand-in site and API: {api['questions']:,} questions in {api['calls']} calls; a dump of "
         f"{imported['bytes'] / 1e9:.0f} GB and {dump['posts']:,} posts at {rate:,} posts a second, with at most "
-        f"{imported['peak_mb']} MB of memory; {scrape['pages']} question pages {faster:.0f} times as fast, with its two browsers, as "
-        f"a scraper that starts one for each page. Killed at {min(row['killed'] for row in kills)} random moments, each of the three went on "
-        f"and in the end had stored {same}, on SQLite and on MariaDB ({collection['machine']}).",
+        f"{imported['peak_mb']} MB of memory; {scrape['pages']} question pages {faster:.0f} times as fast, with its two "
+        f"browsers, as a scraper that starts one for each page. Killed at {min(row['killed'] for row in kills)} random "
+        f"moments, each of the three went on and in the end had stored {same}, on SQLite and on MariaDB ({collection['machine']}).",
     ])
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
@@ -57,7 +58,8 @@ def export(store: ItemStore, site: str, file: Path) -> int:
     except OSError as error:
         raise TagwrightError(f"{file}: cannot be written: {error.strerror or error}") from None
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # not there, or never begun
+            partial.unlink()
     return count
 
 
