@@ -118,7 +118,8 @@ def render() -> str:
         f"{imported['bytes'] / 1e9:.0f} GB and {dump['posts']:,} posts at {rate:,} posts a second, with at most "
         f"{imported['peak_mb']} MB of memory; {scrape['pages']} question pages {faster:.0f} times as fast, with its two "
         f"browsers, as a scraper that starts one for each page. Killed at {min(row['killed'] for row in kills)} random "
-        f"moments, each of the three went on and in the end had stored {same}, on SQLite and on MariaDB ({collection['machine']}).",
+        f"moments, each of the three went on and in the end had stored {same}, on SQLite and on MariaDB "
+        f"({collection['machine']}).",
     ])
 
 
