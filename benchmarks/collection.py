@@ -103,7 +103,8 @@ def render() -> str:
     api, kills, imported = collection["api"], collection["kills"].values(), dump["imports"]["Posts.xml"]
     days = f"{api['days']} day{'s' * (api['days'] > 1)}"
     pages = QUESTIONS + QUESTIONS // PER_LISTING
-    rate, faster = imported["posts_a_second"], scrape["question_details.py, 2 workers"]["times_as_fast"]
+    rate = imported["posts_a_second"]
+    one, two = (scrape[f"question_details.py, {workers}"]["times_as_fast"] for workers in ("1 worker", "2 workers"))
     same = "the same as an undisturbed run" if all(row["equal"] for row in kills) else "NOT the same as an undisturbed run"
     return "\n".join([
         f"| {QUESTIONS:,} questions by | requests to the site | time | what it may miss |",
@@ -111,15 +112,15 @@ def render() -> str:
         f"| [data dump](stackapi) | 1 download | seconds, at {rate:,} posts a second | what is newer than the dump |",
         f"| [API](stackapi) | {api['calls']} | minutes; {days} of quota without a key, 1 day with a free one "
         "| deleted questions |",
-        f"| [browser](scraper) | {pages:,} | {pages * DELAY / 3600:.0f} hours, at the polite {DELAY:g} s a page "
+        f"| [browser](scraper) | {pages:,} | {pages * DELAY / 3600:.1f} hours, at the polite {DELAY:g} s a page "
         "| deleted questions, and what tomorrow's pages call otherwise |",
         "",
         f"Measured against a stand-in site and API: {api['questions']:,} questions in {api['calls']} calls; a dump of "
         f"{imported['bytes'] / 1e9:.0f} GB and {dump['posts']:,} posts at {rate:,} posts a second, with at most "
-        f"{imported['peak_mb']} MB of memory; {scrape['pages']} question pages {faster:.0f} times as fast, with its two "
-        f"browsers, as a scraper that starts one for each page. Killed at {min(row['killed'] for row in kills)} random "
-        f"moments, each of the three went on and in the end had stored {same}, on SQLite and on MariaDB "
-        f"({collection['machine']}).",
+        f"{imported['peak_mb']} MB of memory; {scrape['pages']} question pages {one:.0f} times as fast with one browser, "
+        f"and {two:.0f} times with two, as a scraper that starts one for each page. Killed at "
+        f"{min(row['killed'] for row in kills)} random moments, each of the three went on and in the end had stored {same}, on SQLite and on "
+        f"MariaDB ({collection['machine']}).",
     ])
 
 

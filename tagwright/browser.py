@@ -90,8 +90,8 @@ class Browser:
         log: list[dict] = []
         try:
             self.driver.get(url)
-            WebDriverWait(self.driver, self.timeout, poll_frequency=0.05).until(lambda driver: _has_arrived(driver, ready, log))
-            address, html = self.driver.execute_script("return [location.href, document.documentElement.outerHTML]")
+            waiting = WebDriverWait(self.driver, self.timeout, poll_frequency=0.05)
+            address, html = waiting.until(lambda driver: _arrived(driver, ready, log))
             status, headers = _response(log, self.driver.current_window_handle)
         except TimeoutException:
             raise PageFault(f"not loaded within {self.timeout:g} s") from None
@@ -151,16 +151,16 @@ class Browser:
         return driver
 
 
-def _has_arrived(driver: webdriver.Chrome, ready: str, log: list[dict]) -> bool:
-    """Add what the browser has logged since to `log`; True where the page is there, PageFault where it is cut off, which
-    leaves a page loading for ever."""
+def _arrived(driver: webdriver.Chrome, ready: str, log: list[dict]) -> list[str] | None:
+    """The address and HTML of the page, None while it is not there yet; adds what the browser has logged since to `log`.
+    Raises PageFault where the page is cut off, which leaves it loading for ever."""
     log += (json.loads(entry["message"])["message"] for entry in driver.get_log("performance"))
     for event in log:
         if event["method"] == "Network.loadingFailed" and event["params"]["type"] == "Document":
             raise PageFault(event["params"]["errorText"])
-    script = ("return document.readyState === 'complete' || "
-              "document.readyState !== 'loading' && document.querySelector(arguments[0]) !== null")
-    return driver.execute_script(script, ready)
+    return driver.execute_script(
+        "return document.readyState === 'complete' || document.readyState !== 'loading' && document.querySelector(arguments[0])"
+        " ? [location.href, document.documentElement.outerHTML] : null", ready)
 
 
 def _response(log: list[dict], frame: str) -> tuple[int, dict[str, str]]:
