@@ -119,8 +119,8 @@ def render() -> str:
         f"{imported['bytes'] / 1e9:.0f} GB and {dump['posts']:,} posts at {rate:,} posts a second, with at most "
         f"{imported['peak_mb']} MB of memory; {scrape['pages']} question pages {one:.0f} times as fast with one browser, "
         f"and {two:.0f} times with two, as a scraper that starts one for each page. Killed at "
-        f"{min(row['killed'] for row in kills)} random moments, each of the three went on and in the end had stored {same}, on SQLite and on "
-        f"MariaDB ({collection['machine']}).",
+        f"{min(row['killed'] for row in kills)} random moments, each of the three went on and in the end had stored "
+        f"{same}, on SQLite and on MariaDB ({collection['machine']}).",
     ])
 
 

@@ -95,7 +95,8 @@ def test_a_site_is_listed_and_its_questions_are_fetched(site, tmp_path):
 
 
 def test_the_end_of_a_list_is_seen(site, tmp_path):
-    listed = run(URLS, "--site", site.url, "--delay", 0, "--db", tmp_path / "a.sqlite", "--out", tmp_path / "urls.csv")
+    listed = run(URLS, "--site", site.url, "--delay", 0, "--workers", 1, "--db", tmp_path / "a.sqlite",
+                 "--out", tmp_path / "urls.csv")
     assert "11 pages listed" in listed.stdout
     assert len(site.requests("/questions[?]")) == 11  # of the 20 that are the default
 
