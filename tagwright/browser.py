@@ -17,9 +17,7 @@ import urllib3
 from selenium import webdriver
 from selenium.common.exceptions import (
     InvalidSessionIdException,
-    NoSuchDriverException,
     NoSuchWindowException,
-    SessionNotCreatedException,
     TimeoutException,
     WebDriverException,
 )
@@ -74,7 +72,8 @@ class Browser:
 
     def start(self) -> None:
         """Start the browser where it is not running. Raises TagwrightError where there is none."""
-        self.driver = self.driver or self._start()
+        if not self.closed:
+            self.driver = self.driver or self._start()
         if self.closed:  # meanwhile, by another thread
             self._kill()
 
@@ -84,15 +83,15 @@ class Browser:
         Raises PageFault where there is no whole answer in time or the browser dies, which is then started anew for the
         next page; TagwrightError where there is no browser.
         """
-        if self.closed:
-            raise PageFault("the browser was closed")
         self.start()
-        log: list[dict] = []
+        driver, log = self.driver, []
+        if driver is None:  # another thread has closed us
+            raise PageFault("the browser was closed")
         try:
-            self.driver.get(url)
-            waiting = WebDriverWait(self.driver, self.timeout, poll_frequency=0.05)
+            driver.get(url)
+            waiting = WebDriverWait(driver, self.timeout, poll_frequency=0.05)
             address, html = waiting.until(lambda driver: _arrived(driver, ready, log))
-            status, headers = _response(log, self.driver.current_window_handle)
+            status, headers = _response(log, driver.current_window_handle)
         except TimeoutException:
             raise PageFault(f"not loaded within {self.timeout:g} s") from None
         except (InvalidSessionIdException, NoSuchWindowException, urllib3.exceptions.HTTPError, ConnectionError) as error:
@@ -139,8 +138,8 @@ class Browser:
         service = webdriver.ChromeService(shutil.which("chromedriver"), popen_kw=apart | {"preexec_fn": _die_with_parent})
         try:
             driver = webdriver.Chrome(options=options, service=service)
-        except (NoSuchDriverException, SessionNotCreatedException) as error:
-            reason = (error.msg or "").splitlines()[0]
+        except WebDriverException as error:
+            reason = (error.msg or type(error).__name__).splitlines()[0]
             raise TagwrightError("Chromium cannot be started; on Debian: apt-get install chromium-headless-shell "
                                  f"chromium-driver ({reason})") from None
         driver.set_page_load_timeout(self.timeout)
