@@ -44,13 +44,14 @@ def main(
     store = ItemStore(db)
     if again:
         store.forget(name, "listing")
+    store.retry_failed(name, "listing")
     store.add(Work(name, "listing", str(page), page, {"url": f"{base}/questions?tab=newest&page={page}"})
               for page in range(1, pages + 1))
 
     def read(page: Page, work: Work) -> Result:
         listing = read_listing(page.html, page.url)
         if not listing.has_next:
-            store.forget(name, "listing", after=work.position)  # pages that the site does not have
+            store.end(name, "listing", work.position)  # pages that the site does not have
         # Newest first: the greatest id has the lowest position.
         return Result(found=[Work(name, "question", id, -int(id), {"url": url})
                              for url in listing.urls if (id := question_id(url))])
@@ -68,7 +69,7 @@ def main(
 def _write(store: ItemStore, site: str, crawler: Crawler, out: Path) -> str:
     """Write all addresses that are known of the site; returns the line that says so."""
     urls = [work.payload["url"] for work, _ in store.work(site, "question")]
-    partial = out.with_name(f".{out.name}.partial")
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("w", encoding="utf8", newline="") as file:

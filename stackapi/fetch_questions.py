@@ -21,7 +21,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import urlsplit
 
 import httpx
 import tenacity
@@ -30,7 +29,7 @@ from tqdm import tqdm
 
 from tagwright import __version__
 from tagwright.errors import Paused, TagwrightError, run
-from tagwright.stackexchange import host_of, question_id, question_url, site_of, split_site
+from tagwright.stackexchange import host_of, question_id, question_url, site_of, split_site, split_url
 from tagwright.store import Item, ItemStore, Rejected, Work
 
 API = "https://api.stackexchange.com/2.3"
@@ -54,13 +53,20 @@ class Api:
     def __init__(self, store: ItemStore, url: str = API, key: str | None = None, transport: httpx.BaseTransport | None = None,
                  timeout: float = 30, sleep: Callable[[float], None] = time.sleep):
         self.store, self.url, self.key, self.sleep = store, url.rstrip("/"), key, sleep
-        self.host = urlsplit(self.url).netloc
+        scheme, address, path = split_url(self.url)
+        self.host = address.rpartition("@")[2]  # without a password
+        if scheme not in ("http", "https") or not self.host:
+            raise TagwrightError("STACK_API_URL: not a web address such as " + API)
+        self.name = f"{scheme}://{self.host}{path}"
         self.calls = 0
         self.answered = False
         self.quota: int | None = None  # calls left today, as last heard
         self.started = time.time()
         headers = {"User-Agent": f"tagwright/{__version__}", "Accept": "application/json"}
-        self.http = httpx.Client(headers=headers, timeout=timeout, transport=transport, follow_redirects=True)
+        try:
+            self.http = httpx.Client(headers=headers, timeout=timeout, transport=transport, follow_redirects=True)
+        except (ImportError, ValueError) as error:  # of a proxy in the environment
+            raise TagwrightError(f"{self.name} cannot be reached: {error}") from None
 
     def get(self, path: str, **params) -> dict:
         """One answer of the API: an object whose `items` is a list and whose `has_more` is true or false.
@@ -74,22 +80,21 @@ class Api:
         try:
             return retrying(self._call, path, params)
         except Fault as fault:
-            raise TagwrightError(f"{self.url}{path}: {fault}, {ATTEMPTS} times in a row; what was fetched is saved: "
+            raise TagwrightError(f"{self.name}{path}: {fault}, {ATTEMPTS} times in a row; what was fetched is saved: "
                                  "run the same command again later to go on") from None
 
     def _call(self, path: str, params: dict) -> dict:
         if self.quota == 0:
             raise _out_of_quota(self.started + 24 * 3600, "at the latest")
-        wait = self.store.turn(self.host, DELAY)
-        if wait > MAX_WAIT:
-            raise _asked_to_wait(wait)
-        self.sleep(wait)
+        if (held := self.store.held(self.host)) > MAX_WAIT:
+            raise _asked_to_wait(held)
+        self.sleep(self.store.turn(self.host, DELAY))
         self.calls += 1
         try:
             status, headers, content = self._request(path, params)
         except httpx.ConnectError as error:
             if not self.answered:  # not a hiccup
-                raise TagwrightError(f"{self.url} cannot be reached ({error}); "
+                raise TagwrightError(f"{self.name} cannot be reached ({error}); "
                                      "`make demo` without SOURCE runs on the embedded sample") from None
             raise Fault(f"no connection ({error})") from None
         except httpx.TimeoutException:
@@ -97,7 +102,7 @@ class Api:
         except (httpx.TransportError, httpx.DecodingError) as error:
             raise Fault(f"a broken answer ({error or type(error).__name__})") from None
         except (httpx.InvalidURL, httpx.TooManyRedirects) as error:
-            raise TagwrightError(f"{self.url}: {error}") from None
+            raise TagwrightError(f"{self.name}: {error}") from None
         self.answered = True
         return self._checked(status, headers, content)
 
@@ -160,7 +165,7 @@ def fetch_site(api: Api, site: str, base: str, limit: int) -> None:
             items, rejected = read_items(answer["items"], site, base)
             following = []
             if not answer["has_more"]:
-                api.store.forget(site, "api", after=work.position)  # planned pages that the site does not have
+                api.store.end(site, "api", work.position)  # planned pages that the site does not have
             elif work.payload["page"] == PAGES:
                 following = next_window(work, answer["items"], limit)
             api.store.finish(works, items, rejected, following or [], source="api")
@@ -176,8 +181,10 @@ def plan(store: ItemStore, site: str, limit: int) -> None:
         store.add(window(site, 0, {"todate": int(time.time()), "before": 0, "overlap": 0}, limit))
         return
     last, state = known[-1]
+    if state == "void":  # the site has no more
+        return
     if state == "done" and last.payload["page"] == PAGES and limit > last.payload["before"] + in_window(last.payload):
-        store.forget(site, "api", after=last.position - 1)  # fetched once more, it tells where the next window begins
+        store.forget(site, "api", last.key)  # fetched once more, it tells where the next window begins
     store.add(window(site, last.position // PAGES, last.payload, limit))
 
 
@@ -187,7 +194,8 @@ def window(site: str, number: int, payload: dict, limit: int) -> list[Work]:
     missing = limit - payload["before"]
     pages = min(PAGES, math.ceil((missing + payload["overlap"]) / PAGE_SIZE)) if missing > 0 else 0
     shared = {name: payload[name] for name in ("todate", "before", "overlap")}
-    return [Work(site, "api", f"{payload['todate']}/{page:02}", number * PAGES + page - 1, shared | {"page": page})
+    # The same key whoever plans it: of two collectors that begin at once, the second finds the first one's plan.
+    return [Work(site, "api", f"{number}/{page:02}", number * PAGES + page - 1, shared | {"page": page})
             for page in range(1, pages + 1)]
 
 
@@ -273,9 +281,10 @@ def read_urls(file: Path) -> dict[str, list[Work]]:
                 if not any(cells):
                     continue
                 url = cells[column] if column < len(cells) else ""
-                if not (id := question_id(url)):
+                host, id = split_url(url)[1], question_id(url)
+                if not host or not id:
                     raise TagwrightError(f"{file}: line {reader.line_num}: not a question's address: {url[:100]!r}")
-                site = site_of(urlsplit(url).netloc)
+                site = site_of(host)
                 works.setdefault(site, []).append(Work(site, "question", id, reader.line_num, {"url": url}))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise TagwrightError(f"{file}: cannot be read: {error}") from None
@@ -347,7 +356,9 @@ def _saved(store: ItemStore, before: dict[str, int], api: Api) -> str:
     now = {name: store.count(name) for name in before}
     kept = ", ".join(f"{name}: {count:,} questions ({count - before[name]:,} new)" for name, count in now.items())
     quota = f", {api.quota:,} left today" if api.quota is not None else ""
-    return f"In {store.name}: {kept}; {api.calls:,} calls{quota}."
+    failed = sum(store.count_work(name, "question").get("failed", 0) for name in before)
+    missing = f"; {failed:,} addresses without an answer, see tagwright collected" if failed else ""
+    return f"In {store.name}: {kept}; {api.calls:,} calls{quota}{missing}."
 
 
 if __name__ == "__main__":

@@ -165,7 +165,7 @@ def import_dump(path: Path, site: str | None, store: ItemStore, again: bool = Fa
         name, base = split_site(site or site_from(path))
         work = Work(name, "dump", key_of(path, file), payload={"rows": 0, "questions": 0})
         if again:
-            store.forget(name, "dump")
+            store.forget(name, "dump", work.key)
         known = claim(store, work, path)
         if known is None:
             return {"site": name, "earlier": True, **noted(store, work)}
@@ -276,11 +276,8 @@ def key_of(path: Path, file: BinaryIO) -> str:
 def claim(store: ItemStore, work: Work, path: Path) -> dict | None:
     """Take the work: what an earlier run noted of it, None where that finished it. TagwrightError where another has it."""
     store.add([work])
-    taken = {known.key: known for known in store.claim(work.site, "dump", limit=1000)}
-    mine = taken.pop(work.key, None)
-    store.release(list(taken.values()))  # other files, whose import was broken off
-    if mine:
-        return mine.payload
+    if mine := store.claim(work.site, "dump", key=work.key):
+        return mine[0].payload
     if {known.key: state for known, state in store.work(work.site, "dump")}[work.key] == "done":
         return None
     raise TagwrightError(f"{path}: another process is importing it into {store.name}")

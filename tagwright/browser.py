@@ -88,10 +88,11 @@ class Browser:
         if driver is None:  # another thread has closed us
             raise PageFault("the browser was closed")
         try:
+            frame = driver.current_window_handle
             driver.get(url)
             waiting = WebDriverWait(driver, self.timeout, poll_frequency=0.05)
-            address, html = waiting.until(lambda driver: _arrived(driver, ready, log))
-            status, headers = _response(log, driver.current_window_handle)
+            address, html = waiting.until(lambda driver: _arrived(driver, ready, log, frame))
+            status, headers = _response(log, frame)
         except TimeoutException:
             raise PageFault(f"not loaded within {self.timeout:g} s") from None
         except (InvalidSessionIdException, NoSuchWindowException, urllib3.exceptions.HTTPError, ConnectionError) as error:
@@ -138,8 +139,8 @@ class Browser:
         service = webdriver.ChromeService(shutil.which("chromedriver"), popen_kw=apart | {"preexec_fn": _die_with_parent})
         try:
             driver = webdriver.Chrome(options=options, service=service)
-        except WebDriverException as error:
-            reason = (error.msg or type(error).__name__).splitlines()[0]
+        except (WebDriverException, urllib3.exceptions.HTTPError) as error:
+            reason = (getattr(error, "msg", None) or type(error).__name__).splitlines()[0]
             raise TagwrightError("Chromium cannot be started; on Debian: apt-get install chromium-headless-shell "
                                  f"chromium-driver ({reason})") from None
         driver.set_page_load_timeout(self.timeout)
@@ -150,23 +151,28 @@ class Browser:
         return driver
 
 
-def _arrived(driver: webdriver.Chrome, ready: str, log: list[dict]) -> list[str] | None:
+def _arrived(driver: webdriver.Chrome, ready: str, log: list[dict], frame: str) -> list[str] | None:
     """The address and HTML of the page, None while it is not there yet; adds what the browser has logged since to `log`.
     Raises PageFault where the page is cut off, which leaves it loading for ever."""
     log += (json.loads(entry["message"])["message"] for entry in driver.get_log("performance"))
-    for event in log:
-        if event["method"] == "Network.loadingFailed" and event["params"]["type"] == "Document":
-            raise PageFault(event["params"]["errorText"])
+    pages = {event["requestId"] for event in _events(log, "Network.requestWillBeSent")
+             if event.get("type") == "Document" and event.get("frameId") == frame}  # and not those of frames inside it
+    for event in _events(log, "Network.loadingFailed"):
+        if event["requestId"] in pages:
+            raise PageFault(event["errorText"])
     return driver.execute_script(
         "return document.readyState === 'complete' || document.readyState !== 'loading' && document.querySelector(arguments[0])"
         " ? [location.href, document.documentElement.outerHTML] : null", ready)
 
 
+def _events(log: list[dict], method: str) -> list[dict]:
+    return [event["params"] for event in log if event["method"] == method]
+
+
 def _response(log: list[dict], frame: str) -> tuple[int, dict[str, str]]:
     """Status and headers of the last document that the main frame loaded."""
-    documents = [event["params"] for event in log
-                 if event["method"] == "Network.responseReceived" and event["params"]["type"] == "Document"]
-    response = next((document["response"] for document in reversed(documents) if document.get("frameId") == frame), None)
+    response = next((event["response"] for event in reversed(_events(log, "Network.responseReceived"))
+                     if event["type"] == "Document" and event.get("frameId") == frame), None)
     if response is None:
         raise PageFault("no answer to be seen")
     return response["status"], {name.lower(): value for name, value in response["headers"].items()}

@@ -110,6 +110,8 @@ def export(site: Annotated[str, typer.Argument(help="The site, as `tagwright col
     task = write_task(site, file)
     print(f"{count:,} rows → {file}")
     print(f"its task: {task}; next: make demo TASK={task}")
+    if file.name not in task.read_text(encoding="utf8"):
+        print(f"note: that task was there before and names another table: its source.path is yours to change to {file.name}")
 
 
 @app.command()

@@ -23,7 +23,7 @@ from tagwright import __version__
 from tagwright.browser import Browser, Page, PageFault
 from tagwright.errors import Paused, TagwrightError
 from tagwright.pages import ChallengePage, PageError, RemovedPage
-from tagwright.store import Item, ItemStore, Work
+from tagwright.store import DAY, Item, ItemStore, Work
 
 ROBOT = "tagwright"
 REFUSALS = {403, 429, 503}
@@ -67,6 +67,9 @@ class Crawler:
         self.browsers: list[Browser] = []
         self.left = math.inf
         self.done = self.failed = self.refusals = self.faults = 0
+        self.refused_at = -math.inf  # of time.monotonic()
+        if not (math.isfinite(delay) and math.isfinite(backoff)):
+            raise TagwrightError("--delay and --backoff are numbers of seconds")
 
     def run(self, limit: int | None = None) -> None:
         """Work until nothing, or `limit` pages, are left; `done` and `failed` count what came of it.
@@ -113,13 +116,14 @@ class Crawler:
         if not self._wait_for_turn():
             self.store.release([work])
             return False
+        begun = time.monotonic()
         try:
             page = browser.get(url, self.ready)
             self._check(page)
             result = self.read(page, work)
         except (Refused, ChallengePage) as refusal:
+            self._back_off(str(refusal), getattr(refusal, "seconds", None), begun)
             self.store.release([work])
-            self._back_off(str(refusal), getattr(refusal, "seconds", None))
             return False
         except RemovedPage as removed:
             return self._failed(work, str(removed), final=True)
@@ -137,23 +141,28 @@ class Crawler:
     def _check(self, page: Page) -> None:
         if page.status in REFUSALS or page.headers.get("cf-mitigated") == "challenge":
             seconds = page.headers.get("retry-after", "")
-            raise Refused(f"HTTP {page.status}", int(seconds) if seconds.isdecimal() else None)
+            raise Refused(f"HTTP {page.status}", min(int(seconds[:9]), DAY) if seconds.isdecimal() else None)
         if page.status in GONE:
             raise RemovedPage(f"HTTP {page.status}: no such page (any more)")
         if page.status >= 400:
             raise PageFault(f"HTTP {page.status}")
 
     def _wait_for_turn(self) -> bool:
-        seconds = self.store.turn(self.host, self.delay)
-        if seconds > MAX_WAIT:
-            raise Paused(f"{self.host} asked to be left alone; run the same command again from {_clock(seconds)}")
-        return not self.stop.wait(seconds)
+        while not self.stop.is_set():
+            if (held := self.store.held(self.host)) > MAX_WAIT:
+                raise Paused(f"{self.host} asked to be left alone; run the same command again from {_clock(held)}")
+            if not self.stop.wait(self.store.turn(self.host, self.delay)) and not self.store.held(self.host):
+                return True  # else the host has refused another worker meanwhile: wait with it
+        return False
 
-    def _back_off(self, reason: str, seconds: float | None) -> None:
+    def _back_off(self, reason: str, seconds: float | None, begun: float) -> None:
         with self.lock:
+            if begun < self.refused_at:  # asked before the last refusal was known: the same one
+                return
+            self.refused_at = time.monotonic()
             self.refusals += 1
             refusals = self.refusals
-        seconds = seconds if seconds is not None else self.backoff * 2 ** (refusals - 1)
+        seconds = min(DAY, seconds if seconds is not None else self.backoff * 2 ** (refusals - 1))
         self.store.hold(self.host, seconds)
         if refusals >= MAX_REFUSALS or seconds > MAX_WAIT:
             raise Paused(f"{self.host} refuses ({reason}, {refusals} times in a row); run the same command again from "
@@ -181,8 +190,8 @@ class Crawler:
                     content += chunk
                     if len(content) > MAX_ROBOTS:
                         break
-        except httpx.HTTPError as error:
-            raise TagwrightError(f"{self.base} cannot be reached ({error or type(error).__name__})") from None
+        except (httpx.HTTPError, httpx.InvalidURL, ImportError, ValueError) as error:  # the last two are of a wrong proxy
+            raise TagwrightError(f"{self.base} cannot be reached ({str(error) or type(error).__name__})") from None
         if answer.status_code in REFUSALS - {403} or answer.status_code >= 500:
             raise Paused(f"{url}: HTTP {answer.status_code}; without it nothing may be fetched: run the same command later")
         if answer.status_code == 200:

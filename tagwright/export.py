@@ -23,7 +23,7 @@ name = "{name}"
 title = "Questions of {site} → tags"
 
 [source]
-path = "{file}"
+path = {file}
 
 [input]
 fields = ["title", "description"]
@@ -50,7 +50,7 @@ def export(store: ItemStore, site: str, file: Path) -> int:
     if not count:
         known = sorted({row[0] for row in store.summary()["items"]})
         raise TagwrightError(f"{store.name} holds no items of {site!r}; it holds: {', '.join(known) or 'none at all'}")
-    partial = file.with_name(f".{file.name}.partial")
+    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         writers[file.suffix](partial, store.items(site))
@@ -68,7 +68,7 @@ def write_task(site: str, file: Path) -> Path:
     task = file.with_suffix(".toml")
     if not task.exists():
         name = re.sub(r"[^a-z0-9]+", "-", site.lower()).strip("-") + "-collected"
-        task.write_text(TASK.format(site=site, name=name, file=file.name), encoding="utf8")
+        task.write_text(TASK.format(site=site, name=name, file=json.dumps(file.name, ensure_ascii=False)), encoding="utf8")
     return task
 
 

@@ -7,7 +7,8 @@ from tagwright.errors import TagwrightError
 
 SUFFIX = ".stackexchange.com"
 OWN_NAMES = {"stackoverflow", "superuser", "serverfault", "askubuntu", "stackapps"}  # at <name>.com, es.<name>.com
-NAME = re.compile(r"[a-z0-9.-]+(:\d+)?", re.IGNORECASE)
+NAME = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)*(:\d{1,5})?", re.IGNORECASE)
+MAX_ID = 2**31 - 1  # the API refuses a whole call for one greater id
 QUESTION_PATH = re.compile(r"^/(?:questions|q)/(\d{1,18})(?:/|$)")
 
 
@@ -21,13 +22,12 @@ def split_site(given: str) -> tuple[str, str]:
 
     Raises TagwrightError for what is none of these.
     """
-    parts = urlsplit(given if "://" in given else f"https://{given}")
-    host = parts.netloc.lower().removeprefix("www.")
-    if parts.scheme not in ("http", "https") or not NAME.fullmatch(host):
+    scheme, host, _ = split_url(given if "://" in given else f"https://{given}")
+    if scheme not in ("http", "https") or not NAME.fullmatch(host):
         raise TagwrightError(f"--site {given}: not a site's name (scifi), host (scifi.stackexchange.com) or address")
     site = site_of(host)
     if "://" in given:
-        return site, f"{parts.scheme}://{host}"
+        return site, f"{scheme}://{host}"
     return site, f"https://{host_of(site)}"
 
 
@@ -54,8 +54,17 @@ def host_of(site: str) -> str:
 
 def question_id(url: str) -> str | None:
     """The id in a question's URL (`…/questions/123/slug`, `…/q/123`), or None where it is no question's."""
-    match = QUESTION_PATH.match(urlsplit(url.strip()).path)
-    return match[1] if match else None
+    match = QUESTION_PATH.match(split_url(url.strip())[2])
+    return match[1] if match and 0 < int(match[1]) <= MAX_ID else None
+
+
+def split_url(url: str) -> tuple[str, str, str]:
+    """Scheme, host (in lower case, without `www.`) and path of an address; empty texts for what is none."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # such as http://[
+        return "", "", ""
+    return parts.scheme, parts.netloc.lower().removeprefix("www."), parts.path
 
 
 def question_url(base: str, id: str) -> str:

@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -27,7 +28,7 @@ from tagwright.errors import TagwrightError
 from tagwright.task import ROOT
 
 DEFAULT = ROOT / "data" / "collected" / "items.sqlite"
-LEASE = 900  # seconds after which another machine's claim is void; a dead process's on this machine is void at once
+LEASE = 3600  # seconds after which another machine's claim is void; a dead process's on this machine is void at once
 MAX_ATTEMPTS = 3
 DAY = 86_400  # seconds
 MAX_RAW = 10_000  # characters kept of a refused item
@@ -70,7 +71,7 @@ work_table = sa.Table(
     sa.Column("key", sa.String(191), primary_key=True),
     sa.Column("position", sa.BigInteger, nullable=False),  # the order in which it is claimed
     sa.Column("payload", LONG, nullable=False),  # a JSON object
-    sa.Column("state", sa.String(8), nullable=False),  # todo, taken, done or failed
+    sa.Column("state", sa.String(8), nullable=False),  # todo, taken, done, failed or void
     sa.Column("attempts", sa.Integer, nullable=False),
     sa.Column("reason", LONG, nullable=False),
     sa.Column("owner", sa.String(191), nullable=False),
@@ -91,7 +92,8 @@ rejected_table = sa.Table(
 hosts_table = sa.Table(
     "hosts", metadata,
     sa.Column("host", sa.String(191), primary_key=True),
-    sa.Column("free_at", sa.Double, nullable=False),  # Unix seconds before which nobody may ask this host again
+    sa.Column("free_at", sa.Double, nullable=False),  # Unix seconds before which no turn is given, as others have theirs
+    sa.Column("held_until", sa.Double, nullable=False),  # Unix seconds before which the host wants to be left alone
     **MYSQL)
 
 
@@ -173,6 +175,8 @@ class ItemStore:
             if parsed.get_backend_name() not in ("sqlite", "mysql", "mariadb"):
                 raise TagwrightError(f"--db {self.name}: neither SQLite nor MySQL/MariaDB")
             options = {} if is_file else {"isolation_level": "READ COMMITTED"}
+            if parsed.drivername.endswith("+pymysql"):
+                options["connect_args"] = {"connect_timeout": 10, "read_timeout": 60, "write_timeout": 60}
             self._engine = sa.create_engine(parsed, pool_pre_ping=True, **options)
         except ValueError:  # not its text, which may hold a part of the password
             raise TagwrightError("--db: no valid URL; in a password, write @ : / as %40 %3A %2F") from None
@@ -181,7 +185,10 @@ class ItemStore:
         if self._engine.dialect.name == "sqlite":
             _prepare_sqlite(self._engine, parsed.database)
         self._reader = self._engine.execution_options(read_only=True)
-        self._write(metadata.create_all, "cannot be opened")
+        try:
+            self._write(metadata.create_all, "cannot be opened")
+        except (TypeError, LookupError, OSError, RuntimeError) as error:  # the driver's, for options in the URL
+            raise TagwrightError(f"--db {self.name}: refused by its driver: {error}") from None
 
     # --- work ---
 
@@ -189,20 +196,14 @@ class ItemStore:
         """Add work (of one site and kind) that is not known yet; returns how much of it was new."""
         return self._write(lambda connection: self._add(connection, list(works)))
 
-    def claim(self, site: str, kind: str, limit: int = 1) -> list[Work]:
-        """Take up to `limit` pieces of work, in order of position, that no living collector holds."""
-        mine = [work_table.c.site == site, work_table.c.kind == kind]
+    def claim(self, site: str, kind: str, limit: int = 1, key: str | None = None) -> list[Work]:
+        """Take up to `limit` pieces of work, in order of position, that no living collector holds; or the one with `key`."""
+        wanted = _of(site, kind) if key is None else sa.and_(_of(site, kind), work_table.c.key == key)
 
         def take(connection) -> list[Work]:
-            holders = connection.execute(sa.select(work_table.c.owner, work_table.c.changed).where(
-                *mine, work_table.c.state == "taken").distinct()).all()
-            for owner, since in holders:
-                if not _is_alive(owner, since):
-                    connection.execute(sa.update(work_table).where(*mine, work_table.c.state == "taken",
-                                                                   work_table.c.owner == owner,
-                                                                   work_table.c.changed == since).values(state="todo"))
+            self._void_dead_claims(connection, site, kind)
             rows = connection.execute(
-                sa.select(work_table).where(*mine, work_table.c.state == "todo")
+                sa.select(work_table).where(wanted, work_table.c.state == "todo")
                 .order_by(work_table.c.position, work_table.c.key).limit(limit).with_for_update(skip_locked=True)).all()
             self._mark(connection, [_work(row) for row in rows], state="taken", owner=_me())
             return [_work(row) for row in rows]
@@ -255,31 +256,42 @@ class ItemStore:
         return self._write(write)
 
     def release(self, works: list[Work]) -> None:
-        """Give claimed work back, undone."""
-        self._write(lambda connection: self._mark(connection, works, state="todo"))
+        """Give work back, undone, as far as this process still holds it."""
+        def write(connection):
+            for work in works:
+                held = sa.and_(_is(work), work_table.c.state == "taken", work_table.c.owner == _me())
+                connection.execute(sa.update(work_table).where(held).values(state="todo"))
+        self._write(write)
 
     def retry_failed(self, site: str, kind: str) -> int:
         """Make failed work to do again; returns how much."""
-        failed = sa.and_(work_table.c.site == site, work_table.c.kind == kind, work_table.c.state == "failed")
+        failed = sa.and_(_of(site, kind), work_table.c.state == "failed")
         statement = sa.update(work_table).where(failed).values(state="todo", attempts=0)
         return self._write(lambda connection: connection.execute(statement).rowcount)
 
-    def forget(self, site: str, kind: str, after: int = -1) -> None:
-        """Forget work of a kind whose position is above `after`, unless somebody holds it: all of it by default."""
-        statement = sa.delete(work_table).where(work_table.c.site == site, work_table.c.kind == kind,
-                                                work_table.c.position > after, work_table.c.state != "taken")
+    def forget(self, site: str, kind: str, key: str | None = None) -> None:
+        """Forget the work with a key, or all of a kind, unless a living collector holds it."""
+        wanted = _of(site, kind) if key is None else sa.and_(_of(site, kind), work_table.c.key == key)
+
+        def write(connection):
+            self._void_dead_claims(connection, site, kind)
+            connection.execute(sa.delete(work_table).where(wanted, work_table.c.state != "taken"))
+        self._write(write)
+
+    def end(self, site: str, kind: str, position: int) -> None:
+        """Mark work behind a position as void, as there turned out to be nothing."""
+        beyond = sa.and_(_of(site, kind), work_table.c.position > position, work_table.c.state == "todo")
+        statement = sa.update(work_table).where(beyond).values(state="void")
         self._write(lambda connection: connection.execute(statement))
 
     def work(self, site: str, kind: str) -> list[tuple[Work, str]]:
         """All work of a kind with its state, in order of position."""
-        query = (sa.select(work_table).where(work_table.c.site == site, work_table.c.kind == kind)
-                 .order_by(work_table.c.position, work_table.c.key))
+        query = sa.select(work_table).where(_of(site, kind)).order_by(work_table.c.position, work_table.c.key)
         return [(_work(row), row.state) for row in self._read(query)]
 
     def count_work(self, site: str, kind: str) -> dict[str, int]:
         """How much work of a kind is in each state; states without any are absent."""
-        query = (sa.select(work_table.c.state, sa.func.count()).group_by(work_table.c.state)
-                 .where(work_table.c.site == site, work_table.c.kind == kind))
+        query = sa.select(work_table.c.state, sa.func.count()).where(_of(site, kind)).group_by(work_table.c.state)
         return {state: count for state, count in self._read(query)}
 
     # --- politeness, shared by all that use the database ---
@@ -296,9 +308,16 @@ class ItemStore:
     def hold(self, host: str, seconds: float) -> None:
         """Let nobody ask a host for so many seconds from now, as it asked us to; never for more than a day."""
         def extend(connection):
-            until = max(time.time() + min(seconds, DAY), self._free_at(connection, host))
-            connection.execute(sa.update(hosts_table).where(hosts_table.c.host == host).values(free_at=until))
+            free_at, until = self._free_at(connection, host), time.time() + min(seconds, DAY)
+            later = sa.case((hosts_table.c.held_until > until, hosts_table.c.held_until), else_=until)
+            connection.execute(sa.update(hosts_table).where(hosts_table.c.host == host)
+                               .values(free_at=max(free_at, until), held_until=later))
         self._write(extend)
+
+    def held(self, host: str) -> float:
+        """For how many more seconds a host wants to be left alone; 0 where it does not."""
+        rows = self._read(sa.select(hosts_table.c.held_until).where(hosts_table.c.host == host))
+        return max(0.0, rows[0][0] - time.time()) if rows else 0.0
 
     # --- items ---
 
@@ -354,10 +373,18 @@ class ItemStore:
             return 0
         rows = [asdict(work) | {"payload": json.dumps(work.payload), "state": "todo", "attempts": 0, "reason": "",
                                 "owner": "", "changed": int(time.time())} for work in works]
-        known = sa.select(sa.func.count()).where(work_table.c.site == works[0].site, work_table.c.kind == works[0].kind)
+        known = sa.select(sa.func.count()).where(_of(works[0].site, works[0].kind))
         before = connection.execute(known).scalar_one()
         connection.execute(self._upsert(work_table, keep=True), rows)
         return connection.execute(known).scalar_one() - before
+
+    def _void_dead_claims(self, connection, site: str, kind: str) -> None:
+        taken = sa.and_(_of(site, kind), work_table.c.state == "taken")
+        holders = connection.execute(sa.select(work_table.c.owner, work_table.c.changed).where(taken).distinct()).all()
+        for owner, since in holders:
+            if not _is_alive(owner, since):
+                dead = sa.and_(taken, work_table.c.owner == owner, work_table.c.changed == since)
+                connection.execute(sa.update(work_table).where(dead).values(state="todo"))
 
     def _mark(self, connection, works: list[Work], **values) -> None:
         values["changed"] = int(time.time())
@@ -365,7 +392,7 @@ class ItemStore:
             connection.execute(sa.update(work_table).where(_is(work)).values(**values))
 
     def _free_at(self, connection, host: str) -> float:
-        connection.execute(self._upsert(hosts_table, keep=True), [{"host": host, "free_at": 0.0}])
+        connection.execute(self._upsert(hosts_table, keep=True), [{"host": host, "free_at": 0.0, "held_until": 0.0}])
         query = sa.select(hosts_table.c.free_at).where(hosts_table.c.host == host)
         return connection.execute(query.with_for_update()).scalar_one()
 
@@ -386,7 +413,7 @@ class ItemStore:
     def _write(self, change: Callable, fault: str = "failed"):
         """Call `change` with a connection, in a transaction; lost races are run again."""
         retrying = tenacity.Retrying(retry=tenacity.retry_if_exception(_is_lost_race), reraise=True,
-                                     stop=tenacity.stop_after_attempt(10), wait=tenacity.wait_random(0.01, 0.2))
+                                     stop=tenacity.stop_after_delay(30), wait=tenacity.wait_random(0.01, 0.2))
         with self._translated(fault):
             return retrying(self._in_transaction, change)
 
@@ -418,11 +445,13 @@ def _prepare_sqlite(engine: sa.Engine, file: str | None) -> None:
     @sa.event.listens_for(engine, "connect")
     def connect(connection, _):
         connection.isolation_level = None  # sqlite3 shall begin no transactions of its own
-        for setting in ("busy_timeout = 30000", "journal_mode = WAL", "synchronous = NORMAL"):
+        for setting in ("busy_timeout = 1000", "journal_mode = WAL", "synchronous = NORMAL"):
             connection.execute(f"PRAGMA {setting}")
 
     @sa.event.listens_for(engine, "begin")
     def begin(connection):
+        if file and file != ":memory:" and not os.path.exists(file):  # SQLite would write on into what nobody will find
+            raise TagwrightError(f"the database {file} is gone: somebody moved or removed it")
         connection.exec_driver_sql("BEGIN" if connection.get_execution_options().get("read_only") else "BEGIN IMMEDIATE")
 
 
@@ -437,17 +466,23 @@ def _uninterrupted() -> Iterator[None]:
     finally:
         for number, handler in zip(numbers, handlers, strict=True):
             signal.signal(number, handler)
-    if pressed:
-        raise KeyboardInterrupt
+        if pressed:
+            raise KeyboardInterrupt
 
 
 def _is_lost_race(error: BaseException) -> bool:
-    return isinstance(error, sa.exc.OperationalError) and error.orig.args[0] in LOST_RACE
+    if not isinstance(error, sa.exc.OperationalError):
+        return False
+    return error.orig.args[0] in LOST_RACE or getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY
 
 
 def _valid(text: str) -> str:
     """The text, with ? for halves of surrogate pairs, which no database would hold."""
     return text.encode(errors="replace").decode()
+
+
+def _of(site: str, kind: str):
+    return sa.and_(work_table.c.site == site, work_table.c.kind == kind)
 
 
 def _is(work: Work):

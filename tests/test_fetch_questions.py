@@ -182,6 +182,20 @@ def test_an_api_that_cannot_be_reached_is_one_line_that_names_the_sample(tmp_pat
     assert "embedded sample" in result.stderr
 
 
+@pytest.mark.parametrize("url", ["http://[x", "api.stackexchange.com/2.3", "ftp://x/2.3"])
+def test_a_wrong_address_of_the_api_is_one_line(tmp_path, url):
+    result = run(SCRIPT, "--site", "scifi", "--db", tmp_path / "a.sqlite", STACK_API_URL=url)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: STACK_API_URL: not a web address")
+
+
+def test_a_small_site_that_was_fetched_costs_no_call(sqlite, hurried):
+    with StandInApi(QUESTIONS[:250], rate_limit=None) as api:
+        for _ in range(2):
+            fetch_site(client(api, sqlite), "scifi", BASE, 10_000)
+            assert api.calls == 3
+
+
 def test_a_long_ban_ends_the_run_with_the_time_to_go_on(sqlite, hurried):
     with StandInApi(QUESTIONS[:100], quota=0) as api, pytest.raises(Paused, match="quota of API calls is used up") as ending:
         fetch_site(client(api, sqlite), "scifi", BASE, 100)
@@ -191,6 +205,7 @@ def test_a_long_ban_ends_the_run_with_the_time_to_go_on(sqlite, hurried):
 @pytest.mark.parametrize(("lines", "message"), [
     ("url\nhttps://scifi.stackexchange.com/users/5\n", "line 2: not a question's address"),
     ("https://scifi.stackexchange.com/questions/5\nrubbish\n", "line 2: not a question's address: 'rubbish'"),
+    ("http://[x/questions/2\n", "line 1: not a question's address"), ("/questions/2/foo\n", "line 1: not a question's"),
     ("url\n", "no addresses in it"), ("\xff", "cannot be read"),
 ])
 def test_a_wrong_list_of_addresses_is_refused_with_its_line(tmp_path, lines, message):

@@ -164,13 +164,25 @@ def test_a_site_that_refuses_is_left_alone(site, tmp_path, fault):
     db = tmp_path / "items.sqlite"
     name = list_questions(ItemStore(db), site)
     site.fault(fault, path="/questions/", times=None, **({} if fault == "challenge" else {"retry_after": None}))
-    result = run(DETAILS, "--site", site.url, "--delay", 0, "--backoff", 0.5, "--workers", 2, "--db", db)
+    result = run(DETAILS, "--site", site.url, "--delay", 0.5, "--backoff", 0.5, "--workers", 2, "--db", db)
     assert result.returncode == 3, result.stderr
     assert "refuses (" in result.stderr
     assert "run the same command again from 20" in result.stderr
     assert "12 left" in result.stderr
     assert len(site.requests("/questions/")) <= 4  # the third one, and one that another worker had begun
     assert ItemStore(db).count_work(name, "question") == {"todo": 12}
+
+
+def test_a_refusal_makes_the_other_worker_wait_too(site, sqlite):
+    """Its turn may have come before the refusal did: it takes another one."""
+    list_questions(sqlite, site)
+    site.fault("429", path="/questions/", times=1, retry_after=2)
+    site.latency = 0.2
+    crawler(sqlite, site, workers=2, delay=0.4).run(4)
+    refused = next(entry.time for entry in site.log if entry.status == 429)
+    later = [entry.time - refused for entry in site.requests(r"/questions/\d+$") if entry.time > refused + 0.3]
+    assert later
+    assert min(later) > 1.5
 
 
 def test_a_long_retry_after_ends_the_run_at_once(site, sqlite):

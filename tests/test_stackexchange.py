@@ -28,7 +28,8 @@ def test_a_site_may_be_given_as_name_host_or_address(given, site, base):
     assert split_site(given) == (site, base)
 
 
-@pytest.mark.parametrize("given", ["", "two words", "ftp://scifi.stackexchange.com", "https://", "scifi'; DROP TABLE items"])
+@pytest.mark.parametrize("given", ["", "two words", "ftp://scifi.stackexchange.com", "https://", "scifi'; DROP TABLE items",
+                                   "http://[x", "http://a..b"])
 def test_what_is_no_site_is_refused(given):
     with pytest.raises(TagwrightError, match="--site"):
         split_site(given)
@@ -38,6 +39,7 @@ def test_what_is_no_site_is_refused(given):
     ("https://scifi.stackexchange.com/questions/12/who-is-it", "12"), ("https://scifi.stackexchange.com/q/12/5", "12"),
     ("/questions/12?noredirect=1", "12"), ("https://scifi.stackexchange.com/questions/tagged/12", None),
     ("https://scifi.stackexchange.com/a/12", None), ("https://scifi.stackexchange.com/questions/12x", None), ("", None),
+    ("http://[x/questions/2", None), ("https://scifi.stackexchange.com/q/2147483648", None),
 ])
 def test_a_questions_address_holds_its_id(url, id):
     assert question_id(url) == id

@@ -214,15 +214,60 @@ def test_failed_work_is_tried_again_and_then_given_up(store):
     assert states(store) == {"1": "todo", "2": "done"}
 
 
-def test_work_is_forgotten_after_a_position_unless_held(store):
+def test_work_is_forgotten_unless_held(store):
     store.add([*pages(0, 1, 2, 3, 4), Work("site", "list", "3", 3)])
     store.finish(store.claim("site", "page"))
     store.claim("site", "page", 2)
-    store.forget("site", "page", after=1)
-    assert states(store) == {"0": "done", "1": "taken", "2": "taken"}
+    store.forget("site", "page", "4")
+    assert states(store) == {"0": "done", "1": "taken", "2": "taken", "3": "todo"}
     store.forget("site", "page")
     assert states(store) == {"1": "taken", "2": "taken"}
     assert store.count_work("site", "list") == {"todo": 1}
+
+
+def test_work_behind_an_end_is_void(store):
+    store.add(pages(0, 1, 2, 3))
+    held = store.claim("site", "page", 2)
+    store.end("site", "page", 0)
+    assert states(store) == {"0": "taken", "1": "taken", "2": "void", "3": "void"}
+    store.finish(held)
+    assert store.claim("site", "page") == []
+
+
+def test_only_what_this_process_still_holds_is_given_back(store):
+    store.add(pages(1, 2, 3))
+    done, failed, held = store.claim("site", "page", 3)
+    store.finish([done])
+    store.fail(failed, "gone", final=True)
+    execute(store, "UPDATE work SET owner = 'else|where|1|5' WHERE position = 3")
+    store.release([done, failed, held])
+    assert states(store) == {"1": "done", "2": "failed", "3": "taken"}
+
+
+def test_one_piece_of_work_can_be_claimed_by_its_key(store):
+    store.add(pages(1, 2, 3))
+    assert keys(store.claim("site", "page", key="2")) == ["2"]
+    assert store.claim("site", "page", key="2") == []
+
+
+def test_a_database_file_that_is_removed_is_missed_at_once(tmp_path):
+    store = ItemStore(tmp_path / "items.sqlite")
+    store.add(pages(1))
+    (tmp_path / "items.sqlite").unlink()
+    with pytest.raises(TagwrightError, match="is gone"):
+        store.finish(pages(1), [make_item("1")])
+
+
+def test_a_host_is_held_for_everybody_and_never_longer_than_a_day(store):
+    assert store.held("host") == 0
+    store.hold("host", 5)
+    store.hold("host", 1)
+    assert 4 < store.held("host") <= 5
+    assert 4 < store.turn("host", 1) <= 5
+    assert store.turn("host", 1) > 5
+    assert store.held("host") <= 5  # turns that others have taken are no hold
+    store.hold("host", 1e12)
+    assert store.held("host") <= 86_400
 
 
 @pytest.mark.parametrize("reaped", [True, False])
