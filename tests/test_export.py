@@ -8,6 +8,7 @@ import pytest
 from test_cli import refusal, run
 
 from tagwright.dataset import Dataset, clean
+from tagwright.errors import TagwrightError
 from tagwright.export import export, write_task
 from tagwright.store import Item, ItemStore, Rejected, Work
 from tagwright.task import Task
@@ -84,6 +85,7 @@ def test_wrong_requests_are_one_line(tmp_path):
     assert "is empty" in run("collected", "--db", db).stdout
     assert "holds no items of 'scifi'; it holds: none at all" in refusal("export", "scifi", "--db", db)
     ItemStore(db).finish([Work("scifi", "x", "1")], make_items(2))
-    assert "must be one of .parquet, .csv, .jsonl" in refusal("export", "scifi", "--db", db, "--out", tmp_path / "a.txt")
-    assert "it holds: scifi" in refusal("export", "skifi", "--db", db, "--out", tmp_path / "a.csv")
-    assert "cannot be written" in refusal("export", "scifi", "--db", db, "--out", db / "a.csv")
+    for site, out, message in [("scifi", tmp_path / "a.txt", "must be one of .parquet, .csv, .jsonl"),
+                               ("skifi", tmp_path / "a.csv", "it holds: scifi"), ("scifi", db / "a.csv", "cannot be written")]:
+        with pytest.raises(TagwrightError, match=message):
+            export(ItemStore(db), site, out)

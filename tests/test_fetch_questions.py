@@ -44,26 +44,31 @@ def client(api: StandInApi, store: ItemStore, **options) -> Api:
 # --- what is fetched, and in how many calls ---
 
 
-def test_thirty_thousand_questions_in_two_days_of_quota_despite_faults(tmp_path):
+def test_thirty_thousand_questions_in_two_days_of_quota_despite_faults(sqlite, hurried):
     """Without a key, 300 calls a day: the first run ends with the quota, the second goes on; 315 calls at most."""
     questions = make_questions(31_000)
-    with StandInApi(questions, backoff_every=60) as api:
+    with StandInApi(questions, rate_limit=None, backoff_every=60, backoff_seconds=1) as api:
         api.random_faults(0.02, ["500", "502html", "truncated", "malformed", "drop"], seed=3)
-        command = (SCRIPT, "--site", "scifi", "--max", 30_000, "--db", tmp_path / "items.sqlite")
-        first = run(*command, STACK_API_URL=api.url)
-        assert first.returncode == 3, first.stderr
-        assert "today's quota of API calls is used up; run the same command again from 20" in first.stderr
-        assert "STACK_API_KEY" in first.stderr
+        with pytest.raises(Paused, match="today's quota of API calls is used up; run the same command again from 20"):
+            fetch_site(client(api, sqlite, sleep=time.sleep), "scifi", BASE, 30_000)
         assert api.quota_used == 300
-        assert len(stored(tmp_path / "items.sqlite", "scifi")) > 29_000
+        assert sqlite.count("scifi") > 29_000
         api.reset_quota()
-        second = run(*command, STACK_API_URL=api.url)
-        assert second.returncode == 0, second.stderr
+        fetch_site(client(api, sqlite, sleep=time.sleep), "scifi", BASE, 30_000)
         assert api.calls <= 315
         assert not api.violations
-    items = stored(tmp_path / "items.sqlite", "scifi")
-    assert newest(questions, 30_000) <= set(items)
-    assert len(items) < 30_100
+    ids = {item.id for item in sqlite.items("scifi")}
+    assert newest(questions, 30_000) <= ids
+    assert len(ids) < 30_100
+
+
+def test_the_end_of_the_quota_is_one_line_and_code_3(tmp_path):
+    with StandInApi(QUESTIONS[:500], quota=2) as api:
+        result = run(SCRIPT, "--site", "scifi", "--max", 500, "--db", tmp_path / "a.sqlite", STACK_API_URL=api.url)
+    assert result.returncode == 3
+    assert result.stderr.startswith("today's quota of API calls is used up; run the same command again from 20")
+    assert "STACK_API_KEY" in result.stderr
+    assert "scifi: 200 questions (200 new); 2 calls, 0 left today" in result.stderr
 
 
 def test_every_question_of_a_site_is_stored_as_it_is(sqlite, hurried):
@@ -304,6 +309,7 @@ def test_ten_thousand_random_responses_crash_nothing_and_lose_nothing(sqlite, hu
         return items, rejected
 
     monkeypatch.setattr(fetch_questions, "read_items", judge)
+    monkeypatch.setattr(sqlite, "turn", lambda *_: 0)  # two writes less for each of them
     endings = set()
     while number < 10_000:  # another address each time, as an answer may ask us to leave the last one alone for a day
         api = Api(sqlite, f"http://api-{number}.test", transport=httpx.MockTransport(respond), sleep=lambda _: None)
@@ -329,9 +335,9 @@ def test_killed_at_random_moments_it_ends_as_if_undisturbed(database_url, tmp_pa
     with StandInApi(QUESTIONS[:4_000], latency=0.05) as api:
         assert run(SCRIPT, *arguments, tmp_path / "whole.sqlite", STACK_API_URL=api.url).returncode == 0
         undisturbed, calls = api.calls, api.calls
-        killed = run_with_kills(5, 0.5, 1, lambda: api.calls, SCRIPT, *arguments, database_url, STACK_API_URL=api.url)
+        killed = run_with_kills(3, 0.5, 1, lambda: api.calls, SCRIPT, *arguments, database_url, STACK_API_URL=api.url)
         calls = api.calls - undisturbed
-    assert killed == 5
+    assert killed == 3
     assert stored(database_url, "scifi") == stored(tmp_path / "whole.sqlite", "scifi")
     assert calls <= undisturbed + killed  # a call may have been answered but not yet stored
 
