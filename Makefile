@@ -12,11 +12,11 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 TORCH := $(shell sed -n 's/^torch==/torch==/p' requirements.txt)
 BIN := .venv/bin
 
-.PHONY: help setup demo serve space test system lint notebooks bench bench-collect standin clean
+.PHONY: help setup demo serve space test system lint notebooks bench bench-quality bench-ablation bench-tagging bench-new-labels bench-collect standin clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/ready  ## create .venv and install the pinned packages (once; about 3 minutes)
 
@@ -49,7 +49,7 @@ space: setup  ## put a complete Hugging Face Space for TASK's model together in 
 
 test: setup system  ## run every test (installs Chromium and MariaDB by apt-get where they are missing: as root)
 	$(BIN)/ruff check .
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 APT := chromium chromium-headless-shell chromium-driver mariadb-server
 system:
@@ -68,6 +68,18 @@ clean:  ## remove what the stages wrote (the environment stays)
 
 bench: setup  ## measure scifi and cooking, write results/pipeline.json and the README's tables
 	PYTHONPATH=. $(BIN)/python benchmarks/pipeline.py scifi cooking
+
+bench-quality: setup  ## measure Tagwright beside fastText, TF-IDF and the usual template: hours, kept run by run
+	PYTHONPATH=. $(BIN)/python benchmarks/quality.py
+
+bench-ablation: setup  ## measure what each part of the training recipe is worth: hours, kept run by run
+	PYTHONPATH=. $(BIN)/python benchmarks/ablation.py
+
+bench-new-labels: setup  ## measure labels of cooking that were hidden from training and added by name
+	PYTHONPATH=. $(BIN)/python benchmarks/new_labels.py
+
+bench-tagging: setup  ## measure tagging of 10,000 to 1,000,000 titles beside the transformers pipeline
+	PYTHONPATH=. $(BIN)/python benchmarks/tagging.py
 
 bench-collect: setup system  ## measure the three ways of collecting, write results/collection.json and the README's table
 	PYTHONPATH=tests $(BIN)/python benchmarks/collection.py

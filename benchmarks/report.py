@@ -28,9 +28,9 @@ def machine() -> str:
     return f"{len(os.sched_getaffinity(0))} cores of {names[0] if names else platform.machine()}"
 
 
-def update_readme(marker: str, block: str) -> None:
-    """Put a block of Markdown between `<!-- marker -->` and `<!-- /marker -->`."""
-    text = README.read_text(encoding="utf8")
+def update_readme(marker: str, block: str, file: Path = README) -> None:
+    """Put a block of Markdown between `<!-- marker -->` and `<!-- /marker -->` of the README, or of another page."""
+    text = file.read_text(encoding="utf8")
     marked = f"<!-- {marker} -->\n{block}\n<!-- /{marker} -->"
     text = re.sub(f"<!-- {marker} -->.*<!-- /{marker} -->", lambda _: marked, text, flags=re.DOTALL)
-    README.write_text(text, encoding="utf8")
+    file.write_text(text, encoding="utf8")

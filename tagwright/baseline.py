@@ -7,16 +7,19 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from tqdm.auto import tqdm
 
+from tagwright.decisions import probabilities
+
 MAX_FEATURES = 200_000  # the most frequent words and pairs; bounds the memory
 
 
 class TfidfBaseline:
-    """`fit(texts, targets)`, then `predict_proba(texts)`; targets and probabilities are (texts, labels)."""
+    """`fit(texts, targets)`, then `predict_proba(texts)`; targets and probabilities are (texts, labels). For multiclass the
+    probabilities of a text are scaled to add up to 1."""
 
-    def __init__(self, C: float = 30.0):  # noqa: N803 - scikit-learn's name
+    def __init__(self, kind: str = "multilabel", C: float = 30.0):  # noqa: N803 - scikit-learn's name
         self.vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, strip_accents="unicode",
                                           max_features=MAX_FEATURES)
-        self.C = C
+        self.kind, self.C = kind, C
 
     def fit(self, texts: list[str], targets: np.ndarray) -> "TfidfBaseline":
         features = self.vectorizer.fit_transform(texts)
@@ -37,4 +40,5 @@ class TfidfBaseline:
 
     def predict_proba(self, texts: list[str]) -> np.ndarray:
         logits = self.vectorizer.transform(texts) @ self.coef_.T + self.intercept_
-        return 1 / (1 + np.exp(-np.clip(logits, -50, 50)))
+        scores = probabilities(logits, "multilabel")  # one regression a label, whatever the kind
+        return scores / scores.sum(1, keepdims=True) if self.kind == "multiclass" else scores

@@ -20,9 +20,10 @@ def _load_metric(*args, **kwargs):
 datasets.load_metric = _load_metric
 verbosity = logging.get_verbosity()
 
-from blurr.text.data.core import TextBlock  # noqa: E402
+from blurr.text.data.core import BatchTokenizeTransform, TextBlock  # noqa: E402
 from blurr.text.modeling.core import BaseModelCallback, BaseModelWrapper, blurr_splitter  # noqa: E402
+from blurr.text.utils import get_hf_objects  # noqa: E402
 
 logging.set_verbosity(verbosity)  # blurr silences transformers for the whole process
 
-__all__ = ["BaseModelCallback", "BaseModelWrapper", "TextBlock", "blurr_splitter"]
+__all__ = ["BaseModelCallback", "BaseModelWrapper", "BatchTokenizeTransform", "TextBlock", "blurr_splitter", "get_hf_objects"]

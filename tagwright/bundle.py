@@ -15,11 +15,16 @@ from tagwright.errors import TagwrightError
 MANIFEST = "tagwright.json"
 NOT_COVERED = {MANIFEST, "run.json"}
 FORMAT = 1
+CARD_SCORES = {  # what a reader is told: key in the metrics -> its name
+    "multilabel": {"p_at_1": "P@1", "r_at_5": "R@5", "micro_f1": "micro-F1", "macro_f1": "macro-F1"},
+    "multiclass": {"accuracy": "accuracy", "macro_f1": "macro-F1"},
+}
 
 
 @dataclass
 class Manifest:
-    """What a model folder says of itself. `thresholds` and `labels` run in the order of the model's outputs."""
+    """What a model folder says of itself. `thresholds` and `labels` run in the order of the model's outputs; `added` are those
+    of the labels that the model was not trained on, added by name, with their descriptions ("" where there is none)."""
 
     task: str
     title: str
@@ -31,6 +36,7 @@ class Manifest:
     max_length: int  # tokens, the special ones included
     pad_id: int
     encoder: str
+    added: dict[str, str] = field(default_factory=dict)
     examples: list[dict[str, str]] = field(default_factory=list)
     metrics: dict = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
@@ -43,7 +49,7 @@ def write_bundle(folder: Path, manifest: Manifest) -> None:
     """Write the model card and the manifest; every other file must already be there."""
     (folder / "README.md").write_text(model_card(manifest), encoding="utf8")
     manifest.files = {name: _sha256(folder / name) for name in _covered(folder)}
-    (folder / MANIFEST).write_bytes(_sealed(manifest))
+    (folder / MANIFEST).write_bytes(_sealed(asdict(manifest)))
 
 
 def read_bundle(folder: Path) -> Manifest:
@@ -58,8 +64,9 @@ def read_bundle(folder: Path) -> Manifest:
     except (FileNotFoundError, NotADirectoryError):
         raise TagwrightError(f"{folder}: no model folder (it has no {MANIFEST}); `tagwright quantize` makes one") from None
     try:
-        manifest = Manifest(**json.loads(content))
-        sealed = _sealed(manifest)
+        values = json.loads(content)
+        manifest = Manifest(**values)
+        sealed = _sealed(values)
     except (ValueError, TypeError, RecursionError) as error:
         raise TagwrightError(f"{path}: damaged, or written by another version: {error}") from None
     if manifest.format != FORMAT:
@@ -78,30 +85,36 @@ def read_bundle(folder: Path) -> Manifest:
 def model_card(manifest: Manifest) -> str:
     """The folder's README.md in the Hugging Face Hub's form."""
     rows = [(name, scores) for name, scores in manifest.metrics.items() if "micro_f1" in scores]
+    one = manifest.kind == "multiclass"
     lines = [
-        "---", "license: apache-2.0", "pipeline_tag: text-classification", "tags: [multi-label, tagwright]", "---", "",
+        "---", "license: apache-2.0", "pipeline_tag: text-classification",
+        f"tags: [{'multi-class' if one else 'multi-label'}, tagwright]", "---", "",
         f"# {manifest.title}", "",
-        f"Gives a text the fitting ones of {len(manifest.labels)} labels. Encoder: `{manifest.encoder}`; at most "
-        f"{manifest.max_length} tokens are read. Fields: {', '.join(manifest.fields)}.", "",
+        f"Gives a text the fitting {'one' if one else 'ones'} of {len(manifest.labels)} labels. "
+        f"Encoder: `{manifest.encoder}`; at most {manifest.max_length} tokens are read. "
+        f"Fields: {', '.join(manifest.fields)}.", "",
         "```python", "from tagwright.tagger import Tagger", "",
         "tagger = Tagger.load('path/to/this/folder')",
         f"tagger.tag([{json.dumps(manifest.examples[0] if manifest.examples else 'a text', ensure_ascii=False)}])", "```", "",
     ]
     if rows:
-        lines += ["Scores on test rows; thresholds were chosen on validation rows.", "",
-                  "| model | P@1 | R@5 | micro-F1 | macro-F1 |", "|---|---|---|---|---|"]
-        lines += [f"| {name} | {s['p_at_1']:.3f} | {s['r_at_5']:.3f} | {s['micro_f1']:.3f} | {s['macro_f1']:.3f} |"
-                  for name, s in rows]
+        shown = CARD_SCORES[manifest.kind]
+        lines += ["Scores on test rows." if one else "Scores on test rows; thresholds were chosen on validation rows.", "",
+                  f"| model | {' | '.join(shown.values())} |", "|---" * (1 + len(shown)) + "|"]
+        lines += [f"| {name} | {' | '.join(f'{scores[key]:.3f}' for key in shown)} |" for name, scores in rows]
         lines += [""]
-    lines += ["Limits: it knows only these labels, and texts like the ones it was trained on.", ""]
+    if manifest.added:
+        lines += ["Added by name, without examples to learn from, and so less sure (the scores above are without them):", ""]
+        lines += [f"- {label}{f': {text}' if text else ''}" for label, text in manifest.added.items()] + [""]
+    lines += ["Limits: it knows only these labels, and plain texts like the ones it was trained on; take HTML out first.", ""]
     return "\n".join(lines)
 
 
-def _sealed(manifest: Manifest) -> bytes:
-    """The manifest as bytes, with the checksum of those same bytes without it."""
-    blank = json.dumps(asdict(manifest) | {"checksum": ""}, indent=1, ensure_ascii=False)
+def _sealed(values: dict) -> bytes:
+    """A manifest's values as bytes, with the checksum of those same bytes without it."""
+    blank = json.dumps(values | {"checksum": ""}, indent=1, ensure_ascii=False)
     checksum = hashlib.sha256(blank.encode("utf8")).hexdigest()
-    return json.dumps(asdict(manifest) | {"checksum": checksum}, indent=1, ensure_ascii=False).encode("utf8")
+    return json.dumps(values | {"checksum": checksum}, indent=1, ensure_ascii=False).encode("utf8")
 
 
 def _covered(folder: Path) -> list[str]:

@@ -1,4 +1,5 @@
-"""`tagwright clean|train|evaluate|quantize|tag|demo|where|collected|export`: each stage as a command, and all of them as one.
+"""`tagwright clean|pretrain|train|tune|compare|evaluate|quantize|tag|add-label|demo|where|collected|export`:
+each stage as a command, and all of them as one.
 
 Faults in what the user gave end in one line and exit code 2; Ctrl-C ends with 130.
 """
@@ -12,7 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tagwright.errors import run
+from tagwright.bundle import MANIFEST
+from tagwright.errors import Paused, TagwrightError, run
 from tagwright.pipeline import Folders, run_pipeline, show_results
 from tagwright.task import ROOT, Task
 
@@ -22,6 +24,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 # What collectors call their work in the store.
 WORK_KINDS = {"api": "pages of the API", "listing": "listing pages", "question": "questions by address", "dump": "dumps"}
 MAX_TROUBLES = 20  # rows of the closing table
+MAX_REASONS = 5  # why rows were rejected
 
 TaskName = Annotated[str, typer.Argument(metavar="TASK", help="A task's name (tasks/<name>.toml) or a path to a TOML file.")]
 Work = Annotated[Path | None, typer.Option(help="Where the stages write.", show_default="data/work")]
@@ -40,12 +43,59 @@ def clean(name: TaskName, work: Work = None, force: Force = False) -> None:
 
 
 @app.command()
-def train(name: TaskName, work: Work = None, force: Force = False) -> None:
-    """Fine-tune the encoder on the cleaned rows."""
-    from tagwright.training import train
+def pretrain(name: TaskName,
+             texts: Annotated[Path | None, typer.Option(metavar="FILE", show_default="none",
+                                                        help="More texts, without labels: a csv, tsv, jsonl or parquet file "
+                                                             "with the task's fields, or txt: a text a line.")] = None,
+             epochs: Annotated[int, typer.Option(min=1)] = 3, work: Work = None, force: Force = False) -> None:
+    """Go on training the encoder on the task's training texts, by filling in masked words, before `train` uses it."""
+    from tagwright.pretraining import pretrain
 
     task, folders = _open(name, work)
-    _report(train(task, folders.dataset, folders.model, force), folders.model)
+    _report(pretrain(task, folders.dataset, folders.encoder, texts, epochs, force), folders.encoder)
+    print(f'to train on it, write in {task.file}, under [model]: encoder = "{folders.encoder}"')
+
+
+@app.command()
+def train(name: TaskName, work: Work = None, force: Force = False,
+          resume: Annotated[bool, typer.Option("--resume", help="Insist on going on from the last epoch of an interrupted "
+                                                                "training; where there is none that fits, say why.")] = False,
+          ) -> None:
+    """Fine-tune the encoder on the cleaned rows.
+
+    An interrupted training goes on after its last whole epoch when the command is run again, unless --force is given.
+
+    Several processes, each on a GPU of its own or, where there is none, on the CPU, divide each batch among them:
+    accelerate launch --multi_gpu --num_processes 2 -m tagwright.cli train TASK
+    """
+    from tagwright.training import is_first, train
+
+    task, folders = _open(name, work)
+    record = train(task, folders.dataset, folders.model, force, resume=resume)
+    if is_first():
+        _report(record, folders.model)
+
+
+@app.command()
+def tune(name: TaskName, trials: Annotated[int, typer.Option(min=1, help="Finished trials to reach in all.")] = 20,
+         timeout: Annotated[float | None, typer.Option(min=0, metavar="MINUTES", show_default="none",
+                                                       help="Begin no trial later than this after the start.")] = None,
+         rows: Annotated[int | None, typer.Option(min=10, show_default="all", help="Training rows to use.")] = None,
+         work: Work = None) -> None:
+    """Search for a better recipe; the same command goes on after a kill."""
+    from tagwright.tuning import show_tuning, tune
+
+    task, folders = _open(name, work)
+    show_tuning(tune(task, folders.dataset, folders.tuning, trials, timeout, rows), Console())
+
+
+@app.command()
+def compare(name: TaskName, work: Work = None, force: Force = False) -> None:
+    """Train and compress each of the task's models, and compare them on the validation rows."""
+    from tagwright.comparison import compare_models, show_comparison
+
+    task, folders = _open(name, work)
+    show_comparison(task, compare_models(task, folders.dataset, folders.model, folders.models, force), Console())
 
 
 @app.command()
@@ -68,12 +118,49 @@ def quantize(name: TaskName, work: Work = None, force: Force = False) -> None:
 
 
 @app.command()
-def tag(name: TaskName, texts: Annotated[list[str], typer.Argument(help="Texts to tag.")], work: Work = None) -> None:
-    """Tag texts with a task's int8 model."""
+def tag(what: Annotated[list[str], typer.Argument(metavar="MODEL TEXT… | FILE", help="Texts; or, with --out, a file.")],
+        out: Annotated[Path | None, typer.Option(help="Write a .parquet, .csv or .jsonl file: FILE's rows with their tags.",
+                                                 show_default="print")] = None,
+        model: Annotated[str | None, typer.Option(help="A task's name or a model folder.",
+                                                  show_default="the only one there is")] = None,
+        text: Annotated[str | None, typer.Option(metavar="COLUMN", help="FILE's column that holds the text.",
+                                                 show_default="those that the model reads")] = None,
+        work: Work = None) -> None:
+    """Tag texts, or all rows of a FILE (csv, tsv, jsonl, parquet; txt: a text a line), with an int8 model.
+
+    A run over a file that was stopped, however, is taken up again by the same command.
+    """
+    from tagwright.bulk import tag_file
     from tagwright.tagger import Tagger
 
-    _, folders = _open(name, work)
-    _show_tags(Tagger.load(folders.tagger), texts)
+    if out is None:
+        name, *texts = [model, *what] if model else what
+        if not texts:
+            raise TagwrightError(f"to tag the rows of {name}, name a file to write: --out tags.parquet" if Path(name).is_file()
+                                 else f"no texts; give them after the model: tagwright tag {name} 'a text'")
+        _show_tags(Tagger.load(_model_folder(name, work)), texts)
+        return
+    if len(what) != 1:
+        raise TagwrightError("with --out give one file, and the model by --model")
+    folder = _model_folder(model, work)
+    try:
+        _show_tagged(tag_file(folder, Path(what[0]), out, text), folder, out)
+    except KeyboardInterrupt:
+        raise Paused("stopped; what is tagged is kept, and the same command goes on from there", code=130) from None
+
+
+@app.command()
+def add_label(model: Annotated[str, typer.Argument(metavar="MODEL", help="A task's name or a model folder.")],
+              label: Annotated[str, typer.Argument(help="The new label's name, as texts would say it.")],
+              description: Annotated[str, typer.Option(help="One sentence on what it is for.", show_default="none")] = "",
+              work: Work = None) -> None:
+    """Give a multilabel model a label that has no examples yet, by its name; nothing is trained."""
+    from tagwright.onnx_export import add_labels
+
+    folder = _model_folder(model, work)
+    manifest = add_labels(folder, {label: description})
+    print(f"{label!r} added: {len(manifest.labels)} labels, {len(manifest.added)} of them by name → {folder}")
+    print(f"it is given where its score is {manifest.thresholds[-1]:.2f} or more")
 
 
 @app.command()
@@ -161,6 +248,32 @@ def _day(moment: int | None) -> str:
 def _open(name: str, work: Path | None) -> tuple[Task, Folders]:
     task = Task.load(name)
     return task, Folders.of(task, work)
+
+
+def _model_folder(name: str | None, work: Path | None) -> Path:
+    """The model folder itself, or that of a task; without a name the only one in the work folder."""
+    if name is not None:
+        return Path(name) if (Path(name) / MANIFEST).is_file() else _open(name, work)[1].tagger
+    root = work or ROOT / "data" / "work"
+    found = sorted(manifest.parent for manifest in root.glob(f"*/tagger/{MANIFEST}"))
+    if not found:
+        raise TagwrightError(f"{root} holds no model yet; `tagwright demo TASK` makes one, or name a model folder with --model")
+    if len(found) > 1:
+        raise TagwrightError(f"which model? Choose with --model: {', '.join(folder.parent.name for folder in found)}")
+    return found[0]
+
+
+def _show_tagged(counts: dict, folder: Path, out: Path) -> None:
+    print(f"{counts['written']:,} of {counts['rows']:,} rows tagged with {folder} → {out}")
+    if counts["fields_missing"]:
+        print(f"  the model also reads {', '.join(counts['fields_missing'])}, which the file does not have")
+    if counts["rejected"]:
+        reasons = ", ".join(f"{count:,} × {reason}" for reason, count in counts["rejected"].most_common(MAX_REASONS))
+        print(f"  {sum(counts['rejected'].values()):,} rejected ({reasons}) → {out}.rejected.jsonl")
+    if counts["resumed"]:
+        print(f"  {counts['resumed']:,} rows had been tagged by an earlier run that was stopped")
+    rate = (counts["written"] - counts["resumed"]) / max(counts["seconds"], 0.1)
+    print(f"  {counts['seconds']:.1f} s, {rate:,.0f} rows/s")
 
 
 def _report(record: dict, folder: Path) -> None:

@@ -1,7 +1,8 @@
 """From a raw file to a clean, split data set, with a record of every row that was dropped and why.
 
 `clean()` writes `train.parquet`, `validation.parquet`, `test.parquet` (columns `line`, `text`, `labels`),
-`labels.json`, `rejected.jsonl` and `run.json`; `Dataset.load()` reads them back.
+`labels.json`, `rejected.jsonl` and `run.json`; `Dataset.load()` reads them back. Where a task has a test file of its
+own, the `line` of a test row is one of that file, and that of any other row one of the main file.
 """
 
 import csv
@@ -23,25 +24,29 @@ from tqdm.auto import tqdm
 
 from tagwright.errors import TagwrightError
 from tagwright.stage import Stage, read_record, write_json
-from tagwright.task import Task
-from tagwright.text import compose, html_to_text, parse_labels, tidy
+from tagwright.task import Input, Task
+from tagwright.text import compose, html_to_text, mend_html, parse_labels, tidy
 
 SPLITS = ("train", "validation", "test")
 FORMATS = {".csv": "csv", ".tsv": "tsv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet",
            ".txt": "fasttext"}
+LABEL_FAULTS = ("unreadable labels", "unknown label", "several labels")
 MIN_ROWS = 10
 MAX_CELL = 10_000_000  # characters
-MAX_UNREADABLE = 0.5  # share of unreadable rows above which the file, not the row, must be wrong
+MAX_UNREADABLE = 0.5  # share of unreadable rows above which the file, or the task, not the row, must be wrong
 
 
 @dataclass
 class Row:
-    """One raw row on its way: `line` is its line (CSV, JSON Lines, fastText) or row number (parquet), from 1."""
+    """One raw row on its way: `line` is its line (CSV, JSON Lines, fastText) or row number (parquet) in `file`, from 1.
+    A row of a published test set (`is_test`) stays as it is."""
 
     line: int
     raw: dict
     text: str = ""
     labels: list[str] = field(default_factory=list)
+    file: str = ""
+    is_test: bool = False
 
 
 @dataclass
@@ -75,39 +80,47 @@ class Dataset:
 
 
 def clean(task: Task, raw_path: Path, out_dir: Path, force: bool = False) -> dict:
-    """Clean and split the rows of `raw_path` into `out_dir`; returns the run record.
+    """Clean and split the rows of `raw_path`, and of the task's test file if it has one, into `out_dir`; returns the run
+    record.
 
     Raises TagwrightError for a file that is not UTF-8, is truncated, lacks a field the task needs, or has no row left.
     """
-    settings = task.model_dump(include={"name", "source", "input", "labels", "split"})
-    stage = Stage("clean", out_dir, [raw_path], settings)
+    test_path = task.test_path()
+    settings = task.model_dump(include={"name", "kind", "source", "input", "labels", "split"})
+    stage = Stage("clean", out_dir, [raw_path, test_path] if test_path else [raw_path], settings)
     if not force and (record := stage.unchanged()):
         return record
     rejects = Rejects()
-    rows = [row for row in tqdm(read_rows(task, raw_path, rejects), desc="clean", unit=" rows", disable=None)
-            if _prepare(task, row, rejects)]
+    rows = _usable_rows(task, raw_path, task.source.path, rejects)
+    if test_path:
+        test_rows = _usable_rows(task, test_path, task.source.test_path, rejects)
+        rows += test_rows
+    else:
+        test_rows = _position_test_rows(task, raw_path, rows)
+    for row in test_rows:
+        row.is_test = True
     read = len(rows) + len(rejects.entries)
-    _check_readable(raw_path, read, rejects)
-    is_test = _position_test_rows(task, raw_path, rows)
-    rows = merge_duplicates(rows, is_test, task.split.near_duplicate, rejects)
+    rows = merge_duplicates(rows, task.split.near_duplicate, rejects, unite=task.kind == "multilabel")
     labels, rare = _frequent_labels(task, rows)
     rows = [row for row in rows if _keep_frequent(row, labels, rejects)]
     if len(rows) < MIN_ROWS:
         raise TagwrightError(f"{raw_path}: only {len(rows)} of {read} rows are left after cleaning ({rejects.summary()}); "
                              "too few to train on")
-    if len(labels) < 2:
-        raise TagwrightError(f"{raw_path}: only one label, {labels.pop()!r}, is left after cleaning: nothing to tell apart")
-    splits = _split(task, rows, labels, is_test)
+    _check_labels(raw_path, list(labels))
+    splits = _split(task, raw_path, rows, labels)
     learnable = Counter(label for split in ("train", "validation") for row in splits[split] for label in row.labels)
     labels = sorted(learnable, key=lambda label: (-learnable[label], label))
+    _check_labels(raw_path, labels)
     unseen = _drop_unseen_labels(splits, learnable, rejects)
+    if not splits["test"]:
+        raise TagwrightError(f"{raw_path}: no test row is left after cleaning ({rejects.summary()})")
 
     with stage.writing() as folder:
         for name, part in splits.items():
             _write_parquet(folder / f"{name}.parquet", part)
         write_json(folder / "labels.json", labels)
         with (folder / "rejected.jsonl").open("w", encoding="utf8") as file:
-            for entry in sorted(rejects.entries, key=lambda entry: entry["line"]):
+            for entry in sorted(rejects.entries, key=lambda entry: (entry["file"], entry["line"])):
                 file.write(_json_line(entry) + "\n")
         stage.record |= {
             "rows": {"read": read, "kept": sum(map(len, splits.values())), "rejected": rejects.counts()}
@@ -119,13 +132,15 @@ def clean(task: Task, raw_path: Path, out_dir: Path, force: bool = False) -> dic
 
 
 class Rejects:
-    """Every refused row with its line, its reason and the row itself."""
+    """Every refused row with its file, its line, its reason and the row itself. `file` is that of rows just being read."""
 
-    def __init__(self):
+    def __init__(self, file: str = ""):
+        self.file = file
         self.entries: list[dict] = []
 
     def add(self, row: Row, reason: str, detail: str = "") -> None:
-        self.entries.append({"line": row.line, "reason": reason, "detail": detail, "row": row.raw})
+        file = row.file or self.file
+        self.entries.append({"file": file, "line": row.line, "reason": reason, "detail": detail, "row": row.raw})
 
     def counts(self) -> dict[str, int]:
         return dict(Counter(entry["reason"] for entry in self.entries).most_common())
@@ -137,6 +152,18 @@ class Rejects:
 # --- reading -----------------------------------------------------------------------------------------------------
 
 
+def _usable_rows(task: Task, path: Path, name: str, rejects: Rejects) -> list[Row]:
+    """The rows of one file that have a text and labels; `name` is what the task calls the file."""
+    found = Rejects(name)
+    rows = [row for row in tqdm(read_rows(task, path, found), desc="clean", unit=" rows", disable=None)
+            if _prepare(task, row, found)]
+    for row in rows:
+        row.file = name
+    _check_readable(path, len(rows) + len(found.entries), found)
+    rejects.entries += found.entries
+    return rows
+
+
 def read_rows(task: Task, path: Path, rejects: Rejects) -> Iterator[Row]:
     """The raw rows of a file; rows that cannot be read go to `rejects`.
 
@@ -145,6 +172,8 @@ def read_rows(task: Task, path: Path, rejects: Rejects) -> Iterator[Row]:
     form = task.source.format or FORMATS.get(path.suffix.lower())
     if form is None:
         raise TagwrightError(f"{path}: the ending tells no format; set source.format to one of {sorted(set(FORMATS.values()))}")
+    if task.source.columns and form not in ("csv", "tsv"):
+        raise TagwrightError(f"{path}: source.columns is for CSV and TSV files; {form} files name their own fields")
     if form == "fasttext":
         yield from _read_fasttext(task, path)
     elif form == "parquet":
@@ -169,11 +198,13 @@ def _lines(path: Path) -> Iterator[str]:
 
 def _read_csv(task: Task, path: Path, delimiter: str, rejects: Rejects) -> Iterator[Row]:
     csv.field_size_limit(MAX_CELL)
-    reader = csv.DictReader(_lines(path), delimiter=delimiter, strict=True, restkey=None)
+    reader = csv.DictReader(_lines(path), task.source.columns, delimiter=delimiter, strict=True, restkey=None)
     try:
         _check_fields(task, path, reader.fieldnames or [])
-        for cells in reader:
+        for number, cells in enumerate(reader):
             row = Row(reader.line_num, cells)
+            if number == 0 and list(cells.values()) == task.source.columns:  # a header after all
+                continue
             if None in cells or None in cells.values():
                 cells["(extra cells)"] = cells.pop(None, [])
                 rejects.add(row, "unreadable row", f"not {len(reader.fieldnames)} cells, as the header has")
@@ -256,7 +287,7 @@ def _check_fields(task: Task, path: Path, present: list[str]) -> None:
 def _check_readable(path: Path, read: int, rejects: Rejects) -> None:
     if not read:
         raise TagwrightError(f"{path}: the file holds no rows")
-    faults = [entry for entry in rejects.entries if entry["reason"].startswith("unreadable")]
+    faults = [entry for entry in rejects.entries if entry["reason"] in ("unreadable row", *LABEL_FAULTS)]
     if len(faults) > MAX_UNREADABLE * read:
         first = faults[0]
         raise TagwrightError(f"{path}: {len(faults)} of {read} rows cannot be read; the first is line {first['line']}: "
@@ -268,7 +299,7 @@ def _check_readable(path: Path, read: int, rejects: Rejects) -> None:
 
 def _prepare(task: Task, row: Row, rejects: Rejects) -> bool:
     """Fill in the row's text and labels; False where it has none, or they cannot be read."""
-    fields = {name: _plain(row.raw.get(name), name in task.input.html) for name in task.input.fields}
+    fields = {name: plain_field(row.raw.get(name), task.input, name) for name in task.input.fields}
     row.text = compose(task.input.template, fields) if any(fields.values()) else ""
     if not row.text:
         rejects.add(row, "no text")
@@ -280,37 +311,50 @@ def _prepare(task: Task, row: Row, rejects: Rejects) -> bool:
         return False
     if not row.labels:
         rejects.add(row, "no labels")
-    return bool(row.labels)
+        return False
+    if names := task.labels.names:
+        if unknown := [label for label in row.labels if label not in names]:
+            rejects.add(row, "unknown label", f"{task.labels.field}: {unknown[0][:60]!r} is not in labels.names")
+            return False
+        row.labels = list(dict.fromkeys(names[label] for label in row.labels))
+    if task.kind == "multiclass" and len(row.labels) > 1:
+        hint = "" if task.labels.format == "single" else '; labels.format = "single" takes a whole cell for one label'
+        rejects.add(row, "several labels", f"{task.labels.field}: {', '.join(row.labels)[:60]}{hint}")
+        return False
+    return True
 
 
-def _plain(value, is_html: bool) -> str:
+def plain_field(value, fields: Input, name: str) -> str:
+    """The value of the field `name` as plain text, "" where there is none."""
     if value is None or value != value:  # NaN differs from itself
         return ""
-    return html_to_text(str(value)) if is_html else tidy(str(value))
+    if name in fields.damaged_html:
+        return html_to_text(mend_html(str(value)))
+    return html_to_text(str(value)) if name in fields.html else tidy(str(value))
 
 
 # --- duplicates --------------------------------------------------------------------------------------------------
 
 
-def merge_duplicates(rows: list[Row], is_test: set[int], threshold: float, rejects: Rejects) -> list[Row]:
-    """One row for each group of exact or near duplicates; its labels are the union of theirs.
+def merge_duplicates(rows: list[Row], threshold: float, rejects: Rejects, unite: bool) -> list[Row]:
+    """One row, the first, for each group of exact or near duplicates. If `unite`, its labels are the union of theirs;
+    otherwise they are its own, and a twin with others is refused as one that contradicts.
 
     Two texts are near duplicates where the Jaccard similarity of their word 3-shingles is at least `threshold`. Found
     exactly, not by hashing: two such sets must share one of their rarest few shingles (the prefix filter of
-    Bayardo, Ma and Srikant, "Scaling up all pairs similarity search", WWW 2007). Rows whose line is in `is_test` are
-    a published test set: they stay as they are, and it is their training twins that go.
+    Bayardo, Ma and Srikant, "Scaling up all pairs similarity search", WWW 2007). Rows of a published test set stay as
+    they are, and it is their training twins that go.
     """
     shingles = [_shingles(row.text) for row in rows]
     frequency = Counter(shingle for each in shingles for shingle in each)
-    order = sorted(range(len(rows)), key=lambda index: rows[index].line not in is_test)  # stable: test rows first
+    order = sorted(range(len(rows)), key=lambda index: not rows[index].is_test)  # stable: test rows first
     holders: dict[int, list[int]] = defaultdict(list)  # rare shingle -> kept rows that have it in their prefix
     kept = []
     for index in tqdm(order, desc="find duplicates", unit=" rows", disable=None):
         own = shingles[index]
         ranked = sorted(own, key=lambda shingle: (frequency[shingle], shingle))
         prefix = ranked[: len(own) - math.ceil(threshold * len(own)) + 1]
-        frozen = rows[index].line in is_test
-        twin = None if frozen else next(
+        twin = None if rows[index].is_test else next(
             (other for other in sorted({other for shingle in prefix for other in holders[shingle]})
              if len(own & shingles[other]) >= threshold * len(own | shingles[other])), None)
         if twin is None:
@@ -318,10 +362,13 @@ def merge_duplicates(rows: list[Row], is_test: set[int], threshold: float, rejec
             for shingle in prefix:
                 holders[shingle].append(index)
             continue
-        reason = "duplicate" if rows[twin].text == rows[index].text else "near duplicate"
-        rejects.add(rows[index], reason, f"of line {rows[twin].line}")
-        if rows[twin].line not in is_test:
-            rows[twin].labels = list(dict.fromkeys(rows[twin].labels + rows[index].labels))
+        first, second = rows[twin], rows[index]
+        detail = f"of line {first.line}" + (f" of {first.file}" if first.file != second.file else "")
+        if not unite and first.labels != second.labels:
+            detail += f", which it contradicts: {', '.join(second.labels)} here, {', '.join(first.labels)} there"
+        rejects.add(second, "duplicate" if first.text == second.text else "near duplicate", detail)
+        if unite and not first.is_test:
+            first.labels = list(dict.fromkeys(first.labels + second.labels))
     return [rows[index] for index in sorted(kept)]
 
 
@@ -340,6 +387,11 @@ def _frequent_labels(task: Task, rows: list[Row]) -> tuple[set[str], set[str]]:
     return frequent, set(counts) - frequent
 
 
+def _check_labels(path: Path, labels: list[str]) -> None:
+    if len(labels) < 2:
+        raise TagwrightError(f"{path}: only one label, {labels[0]!r}, is left after cleaning: nothing to tell apart")
+
+
 def _keep_frequent(row: Row, labels: set[str], rejects: Rejects) -> bool:
     row.labels = [label for label in row.labels if label in labels]
     if not row.labels:
@@ -347,21 +399,22 @@ def _keep_frequent(row: Row, labels: set[str], rejects: Rejects) -> bool:
     return bool(row.labels)
 
 
-def _position_test_rows(task: Task, path: Path, rows: list[Row]) -> set[int]:
-    """The lines that a split by position sets aside for the test: the last `test_rows` usable rows."""
-    if task.split.by == "stratified":
-        return set()
+def _position_test_rows(task: Task, path: Path, rows: list[Row]) -> list[Row]:
+    """What a split by position sets aside for the test: the last `test_rows` usable rows."""
+    if task.split.by != "position":
+        return []
     if len(rows) < task.split.test_rows + MIN_ROWS:
         raise TagwrightError(f"{path}: split.test_rows is {task.split.test_rows}, but only {len(rows)} rows are usable, "
                              f"and at least {MIN_ROWS} must be left to train on")
-    return {row.line for row in rows[-task.split.test_rows :]}
+    return rows[-task.split.test_rows :]
 
 
-def _split(task: Task, rows: list[Row], labels: set[str], is_test: set[int]) -> dict[str, list[Row]]:
-    if is_test:
-        test = [row for row in rows if row.line in is_test]
-        rest = [row for row in rows if row.line not in is_test]
-    else:
+def _split(task: Task, path: Path, rows: list[Row], labels: set[str]) -> dict[str, list[Row]]:
+    test = [row for row in rows if row.is_test]
+    rest = [row for row in rows if not row.is_test]
+    if len(rest) < MIN_ROWS:
+        raise TagwrightError(f"{path}: only {len(rest)} rows are left besides the test rows; too few to train on")
+    if task.split.by == "stratified":
         rest, test = _stratified(rows, labels, task.split.test, task.split.seed)
     train, validation = _stratified(rest, labels, task.split.validation, task.split.seed)
     return {"train": train, "validation": validation, "test": test}

@@ -12,7 +12,7 @@ class TagwrightError(Exception):
 
 
 class Paused(Exception):
-    """A collector stopped before its end, with everything so far saved: its text says what is saved and when to go on.
+    """Long work stopped before its end, with everything so far saved: its text says what is saved and when to go on.
 
     A command prints it as one line and exits with `code`: 3, or 130 after Ctrl-C.
     """

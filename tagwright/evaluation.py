@@ -12,15 +12,15 @@ from tagwright.dataset import Dataset
 from tagwright.model import load_tagger_model, load_tokenizer
 from tagwright.stage import Stage, read_record
 from tagwright.task import Task
-from tagwright.training import predict, sigmoid
+from tagwright.training import predict
 
 
 def evaluate(task: Task, data_dir: Path, model_dir: Path, out_dir: Path, force: bool = False) -> dict:
     """The evaluation stage: score the test rows by the model and by the baseline; returns the run record.
 
-    Thresholds come from validation rows, for both. Writes `per_label.csv`, `mistakes.jsonl` and `scores.npz` (arrays
-    `validation`, `test`, `baseline_test`: probabilities, (rows, labels)). Raises TagwrightError where an earlier stage's
-    folder is missing or changed.
+    Thresholds come from validation rows, for both. Writes `per_label.csv`, `mistakes.jsonl`, for multiclass also
+    `confusion.csv` (true labels down, given ones across), and `scores.npz` (arrays `validation`, `test`, `baseline_test`:
+    probabilities, (rows, labels)). Raises TagwrightError where an earlier stage's folder is missing or changed.
     """
     dataset = Dataset.load(data_dir, task.name)
     read_record(model_dir, f"tagwright train {task.name}")
@@ -31,45 +31,57 @@ def evaluate(task: Task, data_dir: Path, model_dir: Path, out_dir: Path, force: 
     texts = {part: list(getattr(dataset, part)["text"]) for part in ("train", "validation", "test")}
     y_validation, y_test = dataset.targets(dataset.validation), dataset.targets(dataset.test)
 
-    baseline = TfidfBaseline().fit(texts["train"], dataset.targets(dataset.train))
-    baseline_threshold = metrics.best_threshold(y_validation, baseline.predict_proba(texts["validation"]))
+    baseline = TfidfBaseline(task.kind).fit(texts["train"], dataset.targets(dataset.train))
+    baseline_threshold = metrics.best_threshold(y_validation, baseline.predict_proba(texts["validation"]), task.kind)
     baseline_test = baseline.predict_proba(texts["test"])
 
     model, tokenizer = load_tagger_model(model_dir), load_tokenizer(model_dir)
-    scores = {part: sigmoid(predict(model, tokenizer, texts[part], manifest.max_length, desc=f"score {part} rows"))
-              for part in ("validation", "test")}
+    scores = {}
+    for part in ("validation", "test"):
+        logits = predict(model, tokenizer, texts[part], manifest.max_length, desc=f"score {part} rows")
+        scores[part] = metrics.probabilities(logits, task.kind)
     thresholds = np.array(manifest.thresholds, dtype=np.float32)
 
     with stage.writing() as folder:
-        metrics.per_label(dataset.labels, y_test, scores["test"], thresholds).to_csv(folder / "per_label.csv", index=False)
-        mistakes = confident_mistakes(dataset, scores["test"], thresholds)
+        table = metrics.per_label(dataset.labels, y_test, scores["test"], thresholds, task.kind)
+        table.to_csv(folder / "per_label.csv", index=False)
+        mistakes = confident_mistakes(dataset, scores["test"], thresholds, kind=task.kind)
         mistakes.to_json(folder / "mistakes.jsonl", orient="records", lines=True, force_ascii=False)
+        if task.kind == "multiclass":
+            matrix = pd.DataFrame(metrics.confusion(y_test, scores["test"]), dataset.labels, dataset.labels)
+            matrix.to_csv(folder / "confusion.csv", index_label="true label")
         np.savez(folder / "scores.npz", baseline_test=baseline_test.astype(np.float32), **scores)
         stage.record |= {
             "rows": {part: len(texts[part]) for part in texts},
             "metrics": {
-                "TF-IDF + logistic regression": metrics.summary(y_test, baseline_test, baseline_threshold),
-                "PyTorch": metrics.summary(y_test, scores["test"], thresholds),
+                "TF-IDF + logistic regression": metrics.summary(y_test, baseline_test, baseline_threshold, task.kind),
+                "PyTorch": metrics.summary(y_test, scores["test"], thresholds, task.kind),
             },
-            "calibration_error": round(metrics.calibration_error(y_test, scores["test"]), 4),
-            "cells_right_if_nothing_is_predicted": round(float(1 - y_test.mean()), 4),
+            "calibration_error": round(metrics.calibration_error(y_test, scores["test"], kind=task.kind), 4),
         }
+        if task.kind == "multiclass":
+            stage.record["accuracy_of_the_most_frequent_label"] = round(float(y_test[:, 0].mean()), 4)
+        else:
+            stage.record["cells_right_if_nothing_is_predicted"] = round(float(1 - y_test.mean()), 4)
     return stage.record
 
 
-def confident_mistakes(dataset: Dataset, scores: np.ndarray, thresholds: np.ndarray, count: int = 25) -> pd.DataFrame:
+def confident_mistakes(dataset: Dataset, scores: np.ndarray, thresholds: np.ndarray, count: int = 25,
+                       kind: str = "multilabel") -> pd.DataFrame:
     """The decisions on test rows that were most surely wrong, at most `count` of each kind: labels given with high scores
-    that the row does not have ("extra") and labels it has that scored low ("missed"); the surest first.
+    that the row does not have ("extra") and labels it has that scored low ("missed"); the surest first. For multiclass,
+    where each extra label is also a missed one, only the label given ("wrong").
 
     Columns: kind, label, score, labels (the true ones), line, text.
     """
     y_true = dataset.targets(dataset.test) > 0
-    given = scores >= thresholds
+    given = metrics.decide(scores, thresholds, kind)
+    extra, missed = ("extra", given & ~y_true, scores), ("missed", ~given & y_true, 1 - scores)
     rows = []
-    for kind, wrong, sureness in [("extra", given & ~y_true, scores), ("missed", ~given & y_true, 1 - scores)]:
+    for name, wrong, sureness in [("wrong", *extra[1:])] if kind == "multiclass" else [extra, missed]:
         places = np.argwhere(wrong)  # (mistakes, 2): row and column of each
         for row, column in places[np.argsort(-sureness[wrong], kind="stable")][:count]:
             item = dataset.test.iloc[row]
-            rows.append({"kind": kind, "label": dataset.labels[column], "score": round(float(scores[row, column]), 4),
+            rows.append({"kind": name, "label": dataset.labels[column], "score": round(float(scores[row, column]), 4),
                          "labels": list(item["labels"]), "line": int(item["line"]), "text": item["text"]})
     return pd.DataFrame(rows, columns=["kind", "label", "score", "labels", "line", "text"])

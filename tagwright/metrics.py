@@ -1,11 +1,15 @@
 """Scores for a tagger. Everywhere `y_true` is a 0/1 matrix and `scores` a matrix of probabilities, both (rows, labels).
 
-No accuracy over label cells: with sparse labels a model that predicts nothing gets 99 % of them right.
+`kind` is the task's, "multilabel" or "multiclass". Accuracy is that of rows, for multiclass only; none is counted over
+label cells: with sparse labels a model that predicts nothing gets 99 % of them right.
 """
 
 import numpy as np
 import pandas as pd
 
+from tagwright.decisions import decide, probabilities  # noqa: F401 - for those who import the metrics
+
+HEADLINE = {"multilabel": "micro_f1", "multiclass": "accuracy"}  # kind -> the score of `summary` that is to be high
 CANDIDATES = np.round(np.arange(0.02, 0.9, 0.01), 2)  # thresholds that are tried
 
 
@@ -17,6 +21,11 @@ def precision_at_k(y_true: np.ndarray, scores: np.ndarray, k: int) -> float:
 def recall_at_k(y_true: np.ndarray, scores: np.ndarray, k: int) -> float:
     """Share of all true labels that are among their row's k best-scored ones, as fastText counts it."""
     return float(_hits(y_true, scores, k).sum() / max(y_true.sum(), 1))
+
+
+def accuracy(y_true: np.ndarray, y_pred: np.ndarray) -> float:
+    """Share of rows whose labels are exactly the predicted ones; both are 0/1 matrices."""
+    return float(((y_true > 0) == (y_pred > 0)).all(1).mean())
 
 
 def _hits(y_true: np.ndarray, scores: np.ndarray, k: int) -> np.ndarray:
@@ -47,16 +56,24 @@ def macro_f1(y_true: np.ndarray, y_pred: np.ndarray, supported_only: bool = Fals
     return float(per_label[y_true.sum(0) > 0].mean() if supported_only else per_label.mean())
 
 
-def best_threshold(y_true: np.ndarray, scores: np.ndarray) -> float:
-    """The one threshold for all labels with the best micro-F1. Choose it on validation rows."""
-    results = [micro_f1(y_true, scores >= threshold) for threshold in CANDIDATES]
+def best_threshold(y_true: np.ndarray, scores: np.ndarray, kind: str = "multilabel") -> float:
+    """The one threshold for all labels with the best micro-F1; 0 for multiclass, where the best label is given whatever its
+    score. Choose it on validation rows."""
+    if kind == "multiclass":
+        return 0.0
+    # Scores sorted once tell how many cells reach each candidate: of all cells, and of those that are right.
+    predicted, right = (len(cells) - np.searchsorted(cells, CANDIDATES)
+                        for cells in (np.sort(scores[scores >= CANDIDATES[0]]), np.sort(scores[y_true > 0])))
+    results = f1(right, predicted - right, np.count_nonzero(y_true > 0) - right)
     return float(CANDIDATES[int(np.argmax(results))])
 
 
-def summary(y_true: np.ndarray, scores: np.ndarray, thresholds: float | np.ndarray) -> dict[str, float]:
-    """The headline numbers, rounded to 4 places. `thresholds` is one number or one a label."""
-    y_pred = scores >= thresholds
-    numbers = {
+def summary(y_true: np.ndarray, scores: np.ndarray, thresholds: float | np.ndarray,
+            kind: str = "multilabel") -> dict[str, float]:
+    """The headline numbers, rounded to 4 places. `thresholds` is one number or one a label, and of no use to multiclass."""
+    y_pred = decide(scores, thresholds, kind)
+    numbers = {"accuracy": accuracy(y_true, y_pred)} if kind == "multiclass" else {}
+    numbers |= {
         "p_at_1": precision_at_k(y_true, scores, 1), "r_at_5": recall_at_k(y_true, scores, 5),
         "micro_f1": micro_f1(y_true, y_pred), "macro_f1": macro_f1(y_true, y_pred),
         "macro_f1_supported": macro_f1(y_true, y_pred, supported_only=True),
@@ -64,33 +81,48 @@ def summary(y_true: np.ndarray, scores: np.ndarray, thresholds: float | np.ndarr
     return {name: round(number, 4) for name, number in numbers.items()}
 
 
-def per_label(labels: list[str], y_true: np.ndarray, scores: np.ndarray, thresholds: float | np.ndarray) -> pd.DataFrame:
-    """One row a label: threshold, support, precision, recall, F1; most frequent first."""
-    tp, fp, fn = counts(y_true, scores >= thresholds)
+def per_label(labels: list[str], y_true: np.ndarray, scores: np.ndarray, thresholds: float | np.ndarray,
+              kind: str = "multilabel") -> pd.DataFrame:
+    """One row a label: threshold (not for multiclass), support, precision, recall, F1; most frequent first."""
+    tp, fp, fn = counts(y_true, decide(scores, thresholds, kind))
     frame = pd.DataFrame({
         "label": labels, "threshold": np.broadcast_to(thresholds, len(labels)), "support": tp + fn,
         "precision": tp / np.maximum(tp + fp, 1), "recall": tp / np.maximum(tp + fn, 1), "f1": f1(tp, fp, fn),
     })
+    if kind == "multiclass":
+        frame = frame.drop(columns="threshold")
     return frame.sort_values(["support", "label"], ascending=[False, True], ignore_index=True)
 
 
-def calibration(y_true: np.ndarray, scores: np.ndarray, bins: int = 10) -> pd.DataFrame:
-    """Reliability: for each band of scores its mean score, the share that was right, and how many there were."""
+def confusion(y_true: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """For multiclass: how many rows of a label (row of the matrix) were given which label (column); ints, (labels, labels)."""
+    size = scores.shape[1]
+    pairs = y_true.argmax(1) * size + scores.argmax(1)
+    return np.bincount(pairs, minlength=size * size).reshape(size, size)
+
+
+def calibration(y_true: np.ndarray, scores: np.ndarray, bins: int = 10, kind: str = "multilabel") -> pd.DataFrame:
+    """Reliability: for each band of scores its mean score, the share that was right, and how many there were. Multilabel
+    counts every label cell, multiclass only each row's best label."""
+    if kind == "multiclass":
+        best = scores.argmax(1)[:, None]
+        y_true, scores = np.take_along_axis(y_true, best, 1), np.take_along_axis(scores, best, 1)
     band = np.minimum((scores * bins).astype(int), bins - 1).ravel()
     frame = pd.DataFrame({"band": band, "score": scores.ravel(), "right": y_true.ravel()})
     table = frame.groupby("band").agg(mean_score=("score", "mean"), share_right=("right", "mean"), count=("right", "size"))
     return table.reset_index(drop=True)
 
 
-def calibration_error(y_true: np.ndarray, scores: np.ndarray, bins: int = 10) -> float:
-    """Expected calibration error (Naeini, Cooper and Hauskrecht 2015) over all label cells."""
-    table = calibration(y_true, scores, bins)
+def calibration_error(y_true: np.ndarray, scores: np.ndarray, bins: int = 10, kind: str = "multilabel") -> float:
+    """Expected calibration error (Naeini, Cooper and Hauskrecht 2015) over what `calibration` counts."""
+    table = calibration(y_true, scores, bins, kind)
     return float(((table["mean_score"] - table["share_right"]).abs() * table["count"]).sum() / table["count"].sum())
 
 
-def agreement(scores_a: np.ndarray, scores_b: np.ndarray, thresholds: float | np.ndarray) -> dict[str, float]:
+def agreement(scores_a: np.ndarray, scores_b: np.ndarray, thresholds: float | np.ndarray,
+              kind: str = "multilabel") -> dict[str, float]:
     """How alike two models decide: share of equal decisions (row × label), share of rows with equal label sets, and
     the largest difference of a score."""
-    same = (scores_a >= thresholds) == (scores_b >= thresholds)
+    same = decide(scores_a, thresholds, kind) == decide(scores_b, thresholds, kind)
     return {"decisions": float(same.mean()), "label_sets": float(same.all(1).mean()),
             "largest_difference": float(np.abs(scores_a - scores_b).max(initial=0))}

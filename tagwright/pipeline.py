@@ -6,6 +6,7 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
+from tagwright.bundle import CARD_SCORES
 from tagwright.dataset import clean
 from tagwright.stage import release_memory
 from tagwright.task import ROOT, Task
@@ -18,6 +19,9 @@ class Folders(NamedTuple):
     model: Path
     evaluation: Path
     tagger: Path
+    tuning: Path
+    models: Path  # those compared with the task's own
+    encoder: Path  # one pre-trained on the task's texts
 
     @classmethod
     def of(cls, task: Task, work: Path | None = None) -> "Folders":
@@ -62,12 +66,15 @@ def show_results(records: dict[str, dict], console: Console) -> None:
     console.print(table)
 
     final = records["quantize"]
-    table = Table(title="Test scores (thresholds chosen on validation rows)", title_justify="left")
-    for name in ("model", "P@1", "R@5", "micro-F1", "macro-F1", "MB", "ms a text"):
+    kind = records["clean"]["settings"]["kind"]
+    shown = CARD_SCORES[kind]
+    chosen = " (thresholds chosen on validation rows)" if kind == "multilabel" else ""
+    table = Table(title=f"Test scores{chosen}", title_justify="left")
+    for name in ("model", *shown.values(), "MB", "ms a text"):
         table.add_column(name, justify="left" if name == "model" else "right")
     for name, scores in final["metrics"].items():
         size, speed = final["bytes"].get(name), final["ms_per_text"].get(name)
-        table.add_row(name, *(f"{scores[key]:.3f}" for key in ("p_at_1", "r_at_5", "micro_f1", "macro_f1")),
+        table.add_row(name, *(f"{scores[key]:.3f}" for key in shown),
                       f"{size / 1e6:.1f}" if size else "", f"{speed:.2f}" if speed else "")
     console.print(table)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
 from tagwright import metrics
 
@@ -104,26 +104,34 @@ def lr_curve(curve: pd.DataFrame, suggested: float) -> Figure:
 
 
 def learning_curves(history: pd.DataFrame) -> Figure:
-    """Losses, and validation scores, by epoch; the epoch with the best micro-F1, whose weights are kept, is marked.
+    """Losses, and validation scores, by epoch; the epoch whose weights are kept, that with the best micro-F1 (multiclass:
+    accuracy) of its run, is marked.
 
-    `history` has columns epoch, train_loss, valid_loss, micro_f1, p_at_1.
+    `history` has columns run (if there were several), epoch, train_loss, valid_loss, and micro_f1, p_at_1 or, for
+    multiclass, accuracy, macro_f1.
     """
     figure, (left, right) = _panels(1, 2, width=10, height=3.4)
-    best = history.loc[history["micro_f1"].idxmax()]
-    left.plot(history["epoch"], history["train_loss"], color=BLUE, marker="o", label="training rows")
-    left.plot(history["epoch"], history["valid_loss"], color=ORANGE, marker="s", label="validation rows")
-    left.set(title="Cross-entropy, summed over labels", xlabel="epoch", ylabel="loss")
-    right.plot(history["epoch"], history["micro_f1"], color=GREEN, marker="o", label="micro-F1")
-    right.plot(history["epoch"], history["p_at_1"], color=VERMILION, marker="s", label="P@1")
-    right.annotate(f"kept: {best['micro_f1']:.3f}", (best["epoch"], best["micro_f1"]), (0, -22), textcoords="offset points",
-                   ha="center", color=GREEN, arrowprops={"arrowstyle": "-", "color": GREEN})
+    one = "accuracy" in history
+    (first, first_name), (second, second_name) = \
+        [("accuracy", "accuracy"), ("macro_f1", "macro-F1")] if one else [("micro_f1", "micro-F1"), ("p_at_1", "P@1")]
+    runs = [run for _, run in history.groupby("run")] if "run" in history else [history]
+    best = pd.DataFrame([run.loc[run[first].idxmax()] for run in runs])
+    for axes, column, color, marker, name in [
+        (left, "train_loss", BLUE, "o", "training rows"), (left, "valid_loss", ORANGE, "s", "validation rows"),
+        (right, first, GREEN, "o", first_name), (right, second, VERMILION, "s", second_name),
+    ]:
+        for number, run in enumerate(runs):
+            axes.plot(run["epoch"], run[column], color=color, marker=marker, label=None if number else name)
+    right.plot(best["epoch"], best[first], color=GREEN, marker="o", markersize=12, fillstyle="none", linestyle="",
+               label=f"kept: {best[first].iloc[0]:.3f}" if len(best) == 1 else f"kept, of {len(best)} runs")
+    left.set(title="Loss", xlabel="epoch", ylabel="loss")
     right.set(title="Scores on validation rows", xlabel="epoch", ylabel="score")
-    low = history[["micro_f1", "p_at_1"]].min().min()
-    high = history[["micro_f1", "p_at_1"]].max().max()
+    low, high = history[[first, second]].min().min(), history[[first, second]].max().max()
     right.set_ylim(max(0, low - 0.15), high + 0.6 * (high - low) + 0.05)  # room for the legend
     for axes in (left, right):
         axes.set_xlim(history["epoch"].min() - 0.5, history["epoch"].max() + 0.5)
-        axes.set_xticks(history["epoch"][:: -(-len(history) // 12)])
+        epochs = history["epoch"].unique()
+        axes.set_xticks(epochs[:: -(-len(epochs) // 12)])
         axes.grid(axis="y")
         axes.legend(frameon=False)
     return figure
@@ -143,6 +151,31 @@ def threshold_curve(y_true: np.ndarray, scores: np.ndarray, chosen: float) -> Fi
              xlabel="threshold: a label is given from this score on")
     axes.grid(axis="y")
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def confusion(matrix: np.ndarray, labels: Sequence[str], top: int = 20) -> Figure:
+    """For multiclass: which label the rows of each label were given, as a heat map of the most frequent labels. `matrix` is
+    that of `metrics.confusion`, (labels, labels); a cell shows its rows, and its shade their share of the true label's."""
+    matrix = np.asarray(matrix)
+    chosen = np.argsort(-matrix.sum(1), kind="stable")[:top]
+    part = matrix[np.ix_(chosen, chosen)]
+    share = part / np.maximum(matrix[chosen].sum(1), 1)[:, None]  # (top, top)
+    side = 2.8 + 0.45 * max(len(chosen), 4)
+    figure, (axes,) = _panels(1, 1, width=side + 1.2, height=side)
+    image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="equal")
+    for row, column in np.ndindex(part.shape):
+        axes.text(column, row, f"{part[row, column]}", ha="center", va="center",
+                  color="white" if share[row, column] > 0.6 else "black", fontsize=8)
+    names = [_name(labels[index]) for index in chosen]
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(names)), names)
+    right = np.trace(matrix) / max(matrix.sum(), 1)
+    axes.set(title=f"{right:.1%} of the texts were given their label", xlabel="label given",
+             ylabel="true label" + (f" (the {top} most frequent of {len(labels)})" if len(labels) > top else ""))
+    bar = figure.colorbar(image, ax=axes, shrink=0.7, format=PercentFormatter(1))
+    bar.set_label("share of the true label's texts")
+    bar.outline.set_visible(False)
     return figure
 
 
@@ -180,13 +213,15 @@ def per_label_f1(table: pd.DataFrame, top: int = 12) -> Figure:
     return figure
 
 
-def formats(sizes: Mapping[str, int], milliseconds: Mapping[str, float], micro_f1: Mapping[str, float]) -> Figure:
-    """Size in bytes, time a text and quality of each form of the model, side by side; all by name, in the order of `sizes`."""
+def formats(sizes: Mapping[str, int], milliseconds: Mapping[str, float], quality: Mapping[str, float],
+            score: str = "micro-F1") -> Figure:
+    """Size in bytes, time a text and quality of each form of the model, side by side; all by name, in the order of `sizes`.
+    `score` is the name of what `quality` holds."""
     names = list(sizes)
     figure, panels = _panels(1, 3, width=10, height=0.9 + 0.42 * len(names))
     columns = [("Size", "MB", [sizes[name] / 1e6 for name in names], "{:.1f}"),
                ("Time", "ms a text", [milliseconds[name] for name in names], "{:.1f}"),
-               ("Quality", "micro-F1 on test rows", [micro_f1[name] for name in names], "{:.3f}")]
+               ("Quality", f"{score} on test rows", [quality[name] for name in names], "{:.3f}")]
     for axes, (title, unit, values, form) in zip(panels, columns, strict=True):
         _bars(axes, names, values, BLUE, form)
         axes.set(title=title, xlabel=unit)
@@ -195,6 +230,80 @@ def formats(sizes: Mapping[str, int], milliseconds: Mapping[str, float], micro_f
     for axes in panels[1:]:
         axes.set_yticklabels([])
     return figure
+
+
+def tuning(trials: pd.DataFrame, importances: Mapping[str, float], score: str) -> Figure:
+    """A hyper-parameter search: each trial's score with the best so far, and how much each setting mattered.
+
+    `trials` has columns number, state ("complete" or "pruned") and value, the first row being the default; `importances`
+    is empty where there are too few trials to tell.
+    """
+    figure, (left, right) = _panels(1, 2, width=10, height=3.8, ratios=[3, 2])
+    known = trials[trials["value"].notna()]
+    ended = known["state"] == "complete"
+    best = known["value"].where(ended).cummax().ffill()
+    floor = best.max() - 2 * (best.max() - known["value"].median())  # what failed outright would flatten the rest
+    within = known["value"] >= floor
+    for part, color, marker, name in [(known[ended & within], BLUE, "o", "trained to its end"),
+                                      (known[~ended & within], ORANGE, "x", "stopped early"),
+                                      (known[~within].assign(value=floor), GREY, "v", "far below")]:
+        if len(part):
+            left.plot(part["number"], part["value"], color=color, marker=marker, linestyle="", label=name)
+    left.step(known["number"], best, where="post", color=GREEN, label="best so far")
+    left.axhline(known["value"].iloc[0], color=GREY, linestyle=":", label="the default")
+    left.set(title="The search, trial by trial", xlabel="trial (the first is the default)",
+             ylabel=f"{score} on validation rows", xlim=(-0.5, known["number"].max() + 0.5))
+    left.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    left.grid(axis="y")
+    figure.legend(frameon=False, loc="outside lower left", ncols=5)
+    right.set(title="Which settings mattered", xlabel=f"importance, told from {ended.sum()} full trials")
+    if importances:
+        _bars(right, list(importances), list(importances.values()), BLUE, "{:.0%}")
+        right.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    else:
+        right.set(xticks=[], yticks=[])
+        right.text(0.5, 0.5, "too few to tell", transform=right.transAxes, ha="center", color=GREY)
+    return figure
+
+
+def comparison(table: pd.DataFrame, score: str) -> Figure:
+    """Several models' quality against their size and against their speed: the best are high up and at the left.
+
+    `table` has one row a model and the columns encoder, quality (the score named `score`), megabytes and ms_per_text.
+    """
+    figure, panels = _panels(1, 2, width=10, height=3.8)
+    low, high = table["quality"].min(), table["quality"].max()
+    room = max(0.2 * (high - low), 0.02)
+    heights = _apart(table["quality"].to_numpy(), 0.08 * (high - low + 2 * room))
+    names = [_name(name.rstrip("/").split("/")[-1]) for name in table["encoder"]]  # as the hub's, without the organisation
+    for axes, column, title, unit in zip(panels, ["megabytes", "ms_per_text"], ["Quality and size", "Quality and speed"],
+                                         ["MB", "ms"], strict=True):
+        values = table[column]
+        axes.semilogx(values, table["quality"], color=BLUE, marker="o", markersize=8, linestyle="")
+        for name, x, y, height in zip(names, values, table["quality"], heights, strict=True):
+            at_right = x <= (values.min() * values.max()) ** 0.5  # of its point, where there is more room
+            axes.annotate(f"{name}, {x:.3g} {unit}", (x, y), (1.12 * x if at_right else x / 1.12, height), fontsize=9,
+                          ha="left" if at_right else "right", va="center",
+                          arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.5})
+        axes.set(title=title, xlim=(values.min() / 3, values.max() * 3), ylim=(low - room, high + room))
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.grid()
+    panels[0].set(xlabel="megabytes on disk (log scale)", ylabel=f"{score} on validation rows")
+    panels[1].set(xlabel="milliseconds a text (log scale)", yticklabels=[])
+    return figure
+
+
+def _apart(values: np.ndarray, gap: float) -> np.ndarray:
+    """The values, moved as little as it takes to lie at least `gap` from one another."""
+    order = np.argsort(values, kind="stable")
+    steps = gap * np.arange(len(values))
+    raised, lowered = (edge(values[order] - steps) + steps for edge in (
+        np.maximum.accumulate, lambda column: np.minimum.accumulate(column[::-1])[::-1]))
+    moved = np.empty(len(values))
+    moved[order] = (raised + lowered) / 2
+    return moved
 
 
 def _panels(rows: int, columns: int, width: float, height: float, ratios: list[int] | None = None,

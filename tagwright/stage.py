@@ -25,8 +25,8 @@ from tagwright.errors import TagwrightError
 
 RECORD = "run.json"
 # Modules that compute nothing a stage writes.
-NO_STAGE = {"cli.py", "pipeline.py", "plots.py",
-            "store.py", "stackexchange.py", "pages.py", "browser.py", "crawler.py", "export.py"}
+NO_STAGE = {"cli.py", "pipeline.py", "plots.py", "tuning.py",
+            "store.py", "stackexchange.py", "pages.py", "browser.py", "crawler.py", "export.py", "rows.py", "bulk.py"}
 PACKAGES = ["torch", "transformers", "tokenizers", "fastai", "ohmeow-blurr", "onnx", "onnxruntime", "scikit-learn", "numpy"]
 
 
@@ -47,8 +47,9 @@ class Stage:
         self.name, self.out_dir = name, Path(out_dir)
         self.started = time.time()
         self.record = {"stage": name, "settings": settings}
-        parts = {"stage": name, "code": _code_id(), "settings": settings, "inputs": [content_id(path) for path in inputs]}
-        self.fingerprint = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+        inputs = [content_id(path) for path in inputs]
+        self.made_of = {"stage": name, "code": _code_id(), "settings": settings, "inputs": inputs}
+        self.fingerprint = hashlib.sha256(json.dumps(self.made_of, sort_keys=True, default=str).encode()).hexdigest()
 
     def unchanged(self) -> dict | None:
         """The record of an earlier run with the same inputs and settings whose files are all still there, else None."""
@@ -71,37 +72,51 @@ class Stage:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Path]:
-        """A temporary folder that becomes `out_dir` when the block ends well and vanishes when it does not."""
-        partial = self.out_dir.with_name(f".{self.out_dir.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        try:
-            partial.mkdir(parents=True)
-        except OSError as error:
-            raise TagwrightError(f"{self.out_dir}: cannot be written: {error.strerror}: {error.filename}") from None
-        try:
+        """A temporary folder that becomes `out_dir` when the block ends well, with its record, and else vanishes."""
+        with replacing(self.out_dir) as partial:
             yield partial
             self._finish(partial)
-            _replace(partial, self.out_dir)
-        except Exception as error:
-            # Every writer (Arrow, safetensors, protobuf) wraps a full disk in an exception of its own.
-            if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error):
-                raise TagwrightError(f"no space left on the disk that holds {self.out_dir.resolve()}; "
-                                     "free some and run the same command again") from error
-            raise
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
 
     def _finish(self, folder: Path) -> None:
-        files = sorted(path for path in folder.rglob("*") if path.is_file())
         self.record |= {
             "fingerprint": self.fingerprint,
             "seconds": round(time.time() - self.started, 1),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "commit": _commit(),
             "versions": package_versions(),
-            "files": {str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in files},
+            "files": listing(folder),
         }
         write_json(folder / RECORD, self.record)
+
+
+@contextlib.contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """A temporary folder that becomes `folder` when the block ends well and vanishes when it does not."""
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise TagwrightError(f"{folder}: cannot be written: {error.strerror}: {error.filename}") from None
+    try:
+        with full_disk_named(folder):
+            yield partial
+            _replace(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def full_disk_named(place: Path) -> Iterator[None]:
+    """Make a TagwrightError of a disk that fills up while `place` is written."""
+    try:
+        yield
+    except Exception as error:
+        # Every writer (Arrow, safetensors, protobuf) wraps a full disk in an exception of its own.
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error):
+            raise TagwrightError(f"no space left on the disk that holds {place.resolve()}; "
+                                 "free some and run the same command again") from error
+        raise
 
 
 def release_memory() -> None:
@@ -133,6 +148,12 @@ def write_json(path: Path, value) -> None:
 def sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def listing(folder: Path) -> dict[str, dict]:
+    """Size and checksum of every file in a stage's folder but its record, by the file's path."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / RECORD)
+    return {str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in files}
 
 
 def content_id(path: Path) -> str:

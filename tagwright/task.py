@@ -24,18 +24,23 @@ class Section(pydantic.BaseModel):
 
 
 class Source(Section):
-    """Where the raw rows are. `path` may be absolute or relative (see `Task.raw_path`)."""
+    """Where the raw rows are. Paths may be absolute or relative (see `Task.raw_path`). `columns` names the columns of a CSV
+    or TSV file that has no header; a first line with just these names is taken for a header all the same."""
 
     path: str
+    test_path: str | None = None  # a published test set in a file of its own, for split.by = "file"
     format: Literal["csv", "tsv", "json", "jsonl", "parquet", "fasttext"] | None = None  # None: told by the file's ending
+    columns: list[str] | None = None
     url: str | None = None  # where anyone can download it
 
 
 class Input(Section):
-    """Which fields make the text. `html` names those that hold HTML; `template` joins the cleaned fields."""
+    """Which fields make the text. `html` names those that hold HTML, `damaged_html` those whose HTML came through with its
+    ampersands, tags and line ends mangled (see `text.mend_html`); `template` joins the cleaned fields."""
 
     fields: list[str] = ["title", "body"]
     html: list[str] = []
+    damaged_html: list[str] = []
     template: str = "{title}\n\n{body}"
 
     @pydantic.model_validator(mode="after")
@@ -46,24 +51,30 @@ class Input(Section):
             raise ValueError("template takes plain {field} places only, without ':' or '!'")
         if sorted(named) != sorted(self.fields):
             raise ValueError(f"template names the fields {named}, fields lists {self.fields}: they must be the same")
-        if extra := set(self.html) - set(self.fields):
-            raise ValueError(f"html names {sorted(extra)}, which fields does not list")
+        for key, names in (("html", self.html), ("damaged_html", self.damaged_html)):
+            if extra := set(names) - set(self.fields):
+                raise ValueError(f"{key} names {sorted(extra)}, which fields does not list")
+        if both := set(self.html) & set(self.damaged_html):
+            raise ValueError(f"html and damaged_html both name {sorted(both)}")
         return self
 
 
 class Labels(Section):
-    """The label field, how its cells are written, and when a label is too rare to learn."""
+    """The label field, how its cells are written, and when a label is too rare to learn. `names` translates raw labels
+    (class numbers, say) to names; a label that it lacks makes a row unusable."""
 
     field: str = "tags"
+    names: dict[str, str] = {}
     format: Literal["auto", "json", "python", "angle", "pipe", "comma", "space", "single"] = "auto"
     min_share: float = pydantic.Field(0.0, ge=0, le=1)  # share of the kept rows
     min_rows: int = pydantic.Field(1, ge=1)
 
 
 class Split(Section):
-    """Stratified by labels with a seed, or `by = "position"`: the last `test_rows` usable rows are for the test."""
+    """Stratified by labels with a seed; `by = "position"`: the last `test_rows` usable rows are for the test;
+    `by = "file"`: those of `source.test_path` are."""
 
-    by: Literal["stratified", "position"] = "stratified"
+    by: Literal["stratified", "position", "file"] = "stratified"
     test: float = pydantic.Field(0.15, gt=0, lt=0.5)
     test_rows: int | None = pydantic.Field(None, gt=0)
     validation: float = pydantic.Field(0.1, gt=0, lt=0.5)  # share of the rows that are not test rows
@@ -86,7 +97,9 @@ class Model(Section):
 
 
 class Training(Section):
-    """The recipe. Learning rates are the peaks of one-cycle; `patience` counts epochs without a better validation F1.
+    """The recipe. Learning rates are the peaks of one-cycle; `patience` counts epochs without a better validation F1;
+    `soup` is the number of runs whose weights are averaged;
+    `compile` is for long trainings on a GPU: torch.compile takes minutes, and gives them back later.
     None: by the number of training rows, see `for_rows`."""
 
     epochs: int | None = pydantic.Field(None, ge=1)
@@ -95,16 +108,23 @@ class Training(Section):
     head_lr: float = pydantic.Field(5e-3, gt=0)
     weight_decay: float = pydantic.Field(0.01, ge=0)
     head_init: Literal["label_names", "random"] = "label_names"
+    loss: Literal["bce", "focal", "asymmetric"] = "bce"  # of the label cells; see losses.py
+    class_weights: bool = False  # rare labels weigh more in the loss
+    thresholds: Literal["global", "per_label"] = "global"  # see thresholds.py
     patience: int = pydantic.Field(2, ge=1)
+    soup: int | None = pydantic.Field(None, ge=1)
+    compile: bool = False
     seed: int = 42
 
     def for_rows(self, rows: int) -> "Training":
         """The recipe with every None filled in: few rows want more epochs of smaller batches."""
-        epochs, batch_size, encoder_lr = (5, 16, 3e-4) if rows < 2_000 else (4, 32, 3e-4) if rows < 8_000 else (3, 64, 4e-4)
-        return self.model_copy(update={
-            "epochs": self.epochs or epochs, "batch_size": self.batch_size or batch_size,
-            "encoder_lr": self.encoder_lr or encoder_lr,
-        })
+        if rows < 2_000:
+            usual = {"epochs": 5, "batch_size": 16, "encoder_lr": 3e-4, "soup": 1}
+        elif rows < 8_000:
+            usual = {"epochs": 4, "batch_size": 32, "encoder_lr": 3e-4, "soup": 3}
+        else:
+            usual = {"epochs": 3, "batch_size": 64, "encoder_lr": 4e-4, "soup": 4}
+        return self.model_copy(update={key: value for key, value in usual.items() if getattr(self, key) is None})
 
 
 class Demo(Section):
@@ -118,7 +138,8 @@ class Task(Section):
 
     name: str = pydantic.Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
     title: str
-    kind: Literal["multilabel"] = "multilabel"
+    kind: Literal["multilabel", "multiclass"] = "multilabel"  # any number of labels a row, or exactly one
+    models: list[str] = []  # encoders to compare with the task's own, see `encoders`
     source: Source
     input: Input = Input()
     labels: Labels = Labels()
@@ -127,6 +148,20 @@ class Task(Section):
     training: Training = Training()
     demo: Demo = Demo()
     file: Path = pydantic.Field(exclude=True)  # the TOML file itself
+
+    @pydantic.model_validator(mode="after")
+    def _test_file_agrees(self):
+        if (self.split.by == "file") != (self.source.test_path is not None):
+            raise ValueError('split.by = "file" and source.test_path go together: the task has only one of them')
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _recipe_fits_the_kind(self):
+        if self.kind == "multiclass":
+            for key, value in (("loss", "asymmetric"), ("thresholds", "per_label")):
+                if getattr(self.training, key) == value:
+                    raise ValueError(f'training.{key} = "{value}" is for tasks whose kind is "multilabel"')
+        return self
 
     @classmethod
     def load(cls, name_or_path: str | Path, folder: Path | None = None) -> "Task":
@@ -147,10 +182,22 @@ class Task(Section):
             faults = "; ".join(_explain(fault) for fault in error.errors())
             raise TagwrightError(f"{file}: {faults}") from None
 
+    @property
+    def encoders(self) -> list[str]:
+        """The encoders that are compared: the task's own, with which its pipeline goes on, and then its other `models`."""
+        return list(dict.fromkeys([self.model.encoder, *self.models]))
+
     def raw_path(self) -> Path:
         """The raw file. A relative path is looked for beside the TOML file, in the project, in `data/raw` and in
         `$TAGWRIGHT_SHARED_DATA` (default `../shared/data`), in this order."""
-        path = Path(self.source.path).expanduser()
+        return self._find_raw(self.source.path, "source.path")
+
+    def test_path(self) -> Path | None:
+        """The raw file of a published test set, looked for as `raw_path` is; None for a task without one."""
+        return self._find_raw(self.source.test_path, "source.test_path") if self.source.test_path is not None else None
+
+    def _find_raw(self, name: str, key: str) -> Path:
+        path = Path(name).expanduser()
         shared = Path(os.environ.get("TAGWRIGHT_SHARED_DATA", ROOT.parent / "shared" / "data"))
         project = self.file.parent.parent if self.file.parent.name == "tasks" else ROOT
         places = [self.file.parent / path, project / path, project / "data" / "raw" / path, shared / path]
@@ -159,7 +206,7 @@ class Task(Section):
                 return place
         hint = f" It can be downloaded from {self.source.url}." if self.source.url else ""
         looked = ", ".join(dict.fromkeys(str(place) for place in places))
-        raise TagwrightError(f"{self.file}: source.path: no such file; looked for {looked}.{hint}")
+        raise TagwrightError(f"{self.file}: {key}: no such file; looked for {looked}.{hint}")
 
 
 def _find(name: str, folder: Path) -> Path:

@@ -1,6 +1,7 @@
 """Text in, clean text out: HTML to plain text, fields to one input text, label cells to lists.
 
-Labels are parsed, never evaluated. The serving install uses `compose` and `tidy`, which need the standard library only.
+Labels are parsed, never evaluated. The serving install uses `compose` and `tidy`, which need the standard library only:
+a tagger reads plain text, as people type it, and the cleaning here turns training texts into just that.
 """
 
 import ast
@@ -16,6 +17,13 @@ LINE_TAGS = frozenset(["br", "li", "option", "td", "th"])
 HIDDEN_TAGS = frozenset(["head", "script", "style", "template"])
 MAX_LABEL_CELL = 20_000  # characters; a longer cell is no tag list
 
+# Names of entities that are no English words: " percent;" must stay as it is.
+_LOST_AMPERSAND = re.compile(
+    r"(?:^| )(#\d{2,4};|#[xX][0-9a-fA-F]{2,4};|(?:quot|amp|apos|lt|gt|nbsp|hellip|[mn]dash|[lr][sd]quo|"
+    r"[a-zA-Z](?:acute|grave|circ|uml|tilde|cedil));)", re.MULTILINE)
+_ESCAPED_TAG = re.compile(
+    r"&lt;(/?(?:a|b|big|blockquote|br|center|cite|code|del|div|em|font|h[1-6]|hr|i|img|ins|li|nobr|ol|p|pre|small|span|strike|"
+    r"strong|sub|sup|table|tbody|td|th|tr|tt|u|ul)(?:[\s/][^&]*)?)&gt;", re.IGNORECASE)
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -50,6 +58,17 @@ def html_to_text(markup: str) -> str:
                 pieces.append("\n\n" if node.tag in PARAGRAPH_TAGS else "")
             add(node.tail)
     return tidy("".join(pieces))
+
+
+def mend_html(markup: str) -> str:
+    """HTML as it was, from HTML that lost its `&` to spaces, had its `<` and `>` escaped and its line ends turned into
+    backslashes, as AG's corpus of news has it. Only tags of HTML are restored: `&lt;MSFT.O&gt;` stays text.
+
+    >>> mend_html(r"AT amp;T #39;s second\\offer: \\$5 &lt;b&gt;...&lt;/b&gt;")
+    'AT&amp;T&#39;s second offer: $5 <b>...</b>'
+    """
+    markup = re.sub(r"\\+(\$?)", lambda found: "$" if found[0] == r"\$" else f" {found[1]}", markup)
+    return _ESCAPED_TAG.sub(r"<\1>", _LOST_AMPERSAND.sub(r"&\1", markup))
 
 
 def tidy(text: str) -> str:

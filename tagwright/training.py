@@ -1,55 +1,45 @@
 """Fine-tuning with fastai and blurr: `build_learner()`, `fit()`, and `train()`, the stage that does it all.
 
 The default recipe and why: logits are scored by binary cross-entropy summed (not averaged) over labels, because an
-average over hundreds of mostly-zero targets has almost no gradient; the head learns faster than the encoder; one-cycle
-anneals over few epochs, because longer runs overfit; the epoch with the best validation micro-F1 is the one kept.
+average over hundreds of mostly-zero targets has almost no gradient (multiclass: by the cross-entropy of their softmax); the
+head learns faster than the encoder; one-cycle anneals over few epochs, because longer runs overfit; the epoch with the best
+validation micro-F1 (multiclass: accuracy) is the one kept.
 """
 
-import copy
+import contextlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from fastai.callback.core import Callback, CancelFitException
+from accelerate import DistributedDataParallelKwargs, PartialState
+from fastai.callback.core import Callback
+from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.progress import ProgressCallback
-from fastai.callback.schedule import LRFinder, valley
-from fastai.data.block import DataBlock, MultiCategoryBlock
-from fastai.data.core import DataLoaders
-from fastai.data.transforms import ColReader, ColSplitter
+from fastai.callback.schedule import valley
 from fastai.learner import Learner
 from fastai.optimizer import OptimWrapper
-from fastai.text.data import SortedDL
-from fastai.torch_core import set_seed
+from fastai.torch_core import num_distrib, rank_distrib, set_seed
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from tagwright import metrics
-from tagwright.blurr_compat import BaseModelCallback, BaseModelWrapper, TextBlock, blurr_splitter
+from tagwright.batches import by_length, dataloaders, token_counts
+from tagwright.blurr_compat import BaseModelCallback, BaseModelWrapper
 from tagwright.bundle import Manifest, write_bundle
+from tagwright.callbacks import BF16, BestEpoch, EpochSeed, InMemoryLRFinder, Progress, SmoothLoss, Soup, network
+from tagwright.checkpoint import Checkpoint
 from tagwright.dataset import Dataset
-from tagwright.errors import TagwrightError
-from tagwright.model import TaggerModel, load_tokenizer
-from tagwright.stage import Stage, package_versions
+from tagwright.errors import Paused, TagwrightError
+from tagwright.losses import loss_for
+from tagwright.model import TaggerModel, check_fit, load_tokenizer, parameter_groups
+from tagwright.stage import RECORD, Stage, package_versions
 from tagwright.task import Task
-
-
-class SummedBCE:
-    """Binary cross-entropy summed over labels, averaged over rows."""
-
-    def __call__(self, logits: torch.Tensor, targets: torch.Tensor, reduction: str = "mean") -> torch.Tensor:
-        loss = torch.nn.functional.binary_cross_entropy_with_logits(logits.float(), targets.float(), reduction="none").sum(1)
-        return loss.mean() if reduction == "mean" else loss
-
-    def activation(self, logits: torch.Tensor) -> torch.Tensor:
-        return logits.sigmoid()
-
-    def decodes(self, logits: torch.Tensor) -> torch.Tensor:
-        return logits > 0
+from tagwright.thresholds import choose_thresholds
 
 
 def build_learner(task: Task, dataset: Dataset, bar: bool = True) -> Learner:
@@ -57,74 +47,108 @@ def build_learner(task: Task, dataset: Dataset, bar: bool = True) -> Learner:
 
     Raises TagwrightError where the encoder cannot be loaded.
     """
+    if num_distrib() > 1:
+        PartialState(cpu=not torch.cuda.is_available())  # joins the processes and gives each its device
     set_seed(task.training.seed, reproducible=True)
     tokenizer = load_tokenizer(task.model.encoder)
-    if task.model.max_length > tokenizer.model_max_length:
-        raise TagwrightError(f"model.max_length is {task.model.max_length}, but {task.model.encoder!r} reads at most "
-                             f"{tokenizer.model_max_length} tokens")
-    model = TaggerModel.from_encoder(task.model.encoder, dataset.labels, task.model.pooling)
+    model = TaggerModel.from_encoder(task.model.encoder, dataset.labels, task.model.pooling, task.kind)
+    check_fit(model, tokenizer, task.model.encoder, task.model.max_length)
     share = torch.from_numpy(dataset.targets(dataset.train).mean(0))
     model.init_head(tokenizer, share, from_names=task.training.head_init == "label_names")
+    if task.training.compile:
+        model.encoder.compile(dynamic=True)  # batches differ in length
     learner = Learner(
-        _dataloaders(task, dataset, tokenizer, model), BaseModelWrapper(model), loss_func=SummedBCE(), splitter=blurr_splitter,
+        dataloaders(task, dataset, tokenizer, model), BaseModelWrapper(model),
+        loss_func=loss_for(task.kind, task.training, share),
+        splitter=parameter_groups,
         opt_func=partial(OptimWrapper, opt=partial(torch.optim.AdamW, fused=True)), wd=task.training.weight_decay,
-        cbs=[BaseModelCallback, BestEpoch(task.training.patience)],
+        cbs=[BaseModelCallback, EpochSeed(task.training.seed), BestEpoch(task.training.patience, task.kind), Soup()],
     )
     learner.remove_cb(ProgressCallback)
-    learner.add_cbs([Progress()] * bar + [BF16()] * has_bf16())
+    learner.recorder.smooth_loss = SmoothLoss()
+    learner.add_cbs([Progress()] * (bar and is_first()) + _precision())
     return learner
 
 
-def fit(task: Task, learner: Learner) -> pd.DataFrame:
-    """Train by one-cycle with discriminative learning rates; the learner keeps the weights of its best epoch.
+def fit(task: Task, learner: Learner, callbacks: Iterable[Callback] = (), runs: int = 0, epochs: int = 0) -> pd.DataFrame:
+    """Train by one-cycle with discriminative learning rates, as many runs from the same start as the recipe's `soup`
+    says; the learner keeps the mean of the weights of each run's best epoch.
 
-    Returns the history: one row an epoch with train_loss, valid_loss, micro_f1, p_at_1, r_at_5.
+    A callback that looks at each epoch's scores (`learner.best_epoch.history[-1]`) does so `after_epoch`, and may raise
+    fastai's CancelFitException, which ends the run. `runs`, and `epochs` of the next one, are done and skipped.
+    Returns the history: one row an epoch with run, epoch, train_loss, valid_loss and the EPOCH_SCORES of the task's kind.
     """
     recipe = task.training.for_rows(len(learner.dls.train_ds))
-    groups = len(blurr_splitter(learner.model))
-    rates = [recipe.encoder_lr] * (groups - 1) + [recipe.head_lr]
-    with learner.no_logging():  # Progress prints the epochs
-        learner.fit_one_cycle(recipe.epochs, lr_max=rates)
+    rates = [recipe.encoder_lr, recipe.encoder_lr, recipe.head_lr]  # as parameter_groups splits
+    start = {name: value.clone() for name, value in network(learner).state_dict().items()}
+    learner.soup.runs = runs
+    with _set_up(learner):
+        while learner.soup.runs < recipe.soup:
+            network(learner).load_state_dict(start)
+            learner.opt = None
+            learner.fit_one_cycle(recipe.epochs, lr_max=rates, cbs=list(callbacks), start_epoch=epochs)
+            epochs = 0
+    network(learner).load_state_dict(learner.soup.weights)
     return pd.DataFrame(learner.best_epoch.history)
 
 
-def train(task: Task, data_dir: Path, out_dir: Path, force: bool = False, bar: bool = True) -> dict:
-    """The training stage: fine-tune on a cleaned data set, choose the threshold on its validation rows, write the model
+def train(task: Task, data_dir: Path, out_dir: Path, force: bool = False, bar: bool = True, resume: bool = False) -> dict:
+    """The training stage: fine-tune on a cleaned data set, choose the threshold(s) on its validation rows, write the model
     folder (`model.safetensors`, `config.json`, `tokenizer.json`, `tagwright.json`, `README.md`); returns the run record.
 
-    Raises TagwrightError where the data set is missing or the encoder cannot be loaded.
+    An interrupted training with the same inputs, settings and code goes on after its last whole epoch, unless `force`;
+    `resume` insists on that. Under `accelerate launch` the processes divide each batch among them; the first one writes.
+    Raises TagwrightError where the data set is missing, the encoder cannot be loaded, there is nothing to `resume` or
+    another process has ended, and Paused at Ctrl-C.
     """
+    if force and resume:
+        raise TagwrightError("--force starts anew and --resume goes on: give only one of them")
     dataset = Dataset.load(data_dir, task.name)
     settings = task.model_dump(include={"title", "kind", "input", "model", "training", "demo"})
-    stage = Stage("train", out_dir, [data_dir], settings)
-    if not force and (record := stage.unchanged()):
+    encoder = Path(task.model.encoder)
+    stage = Stage("train", out_dir, [data_dir, encoder] if (encoder / RECORD).is_file() else [data_dir], settings)
+    checkpoint = Checkpoint(out_dir, stage.made_of)
+    fault = checkpoint.open(anew=force)
+    if not force and not (resume and checkpoint.epochs) and (record := stage.unchanged()):
         return record
-    learner = build_learner(task, dataset, bar)
-    stage.need_space(sum(value.nbytes for value in learner.model.state_dict().values()) + 10_000_000)
-    started = time.time()
-    history = fit(task, learner)
-    seconds = time.time() - started
-    model, tokenizer = learner.model.hf_model, learner.dls.before_batch[0].hf_tokenizer
-    y_true = dataset.targets(dataset.validation)
-    scores = sigmoid(predict(model, tokenizer, list(dataset.validation["text"]), task.model.max_length))
-    threshold = metrics.best_threshold(y_true, scores)
-    validation = metrics.summary(y_true, scores, threshold)
+    if resume and fault:
+        raise TagwrightError(f"nothing to resume: {fault}; run the command without --resume to start anew")
+    if bar and is_first() and (checkpoint.epochs or checkpoint.file.exists()):
+        print(f"train: starting anew, since {fault}" if fault else
+              f"train: going on after run {checkpoint.runs + 1}, epoch {checkpoint.epochs}")
+    with _endings(checkpoint):
+        learner = build_learner(task, dataset, bar)
+        size = sum(value.nbytes for value in learner.model.state_dict().values())
+        stage.need_space(10 * size + 10_000_000)  # a checkpoint is up to five times the weights; there are two for a moment
+        started = time.time()
+        history = fit(task, learner, [checkpoint], checkpoint.runs, checkpoint.epochs)
+        seconds = time.time() - started
+        if not is_first():
+            return stage.record
+        model, tokenizer = learner.model.hf_model, learner.dls.before_batch[0].hf_tokenizer
+        y_true = dataset.targets(dataset.validation)
+        logits = predict(model, tokenizer, list(dataset.validation["text"]), task.model.max_length)
+        scores = metrics.probabilities(logits, task.kind)
+        thresholds = choose_thresholds(y_true, scores, task.kind, task.training.thresholds == "per_label").round(4)
+        validation = metrics.summary(y_true, scores, thresholds, task.kind)
 
-    with stage.writing() as folder:
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        write_bundle(folder, Manifest(
-            task=task.name, title=task.title, kind=task.kind, labels=dataset.labels,
-            thresholds=[threshold] * len(dataset.labels), fields=task.input.fields, template=task.input.template,
-            max_length=task.model.max_length, pad_id=tokenizer.pad_token_id, encoder=task.model.encoder,
-            examples=task.demo.examples, metrics={"validation": validation}, versions=package_versions(),
-        ))
-        stage.record |= {
-            "rows": {"train": len(dataset.train), "validation": len(dataset.validation)}, "seed": task.training.seed,
-            "recipe": task.training.for_rows(len(dataset.train)).model_dump(), "bf16": has_bf16(),
-            "train_seconds": round(seconds, 1), "threshold": threshold,
-            "metrics": {"validation": validation}, "history": history.round(4).to_dict("records"),
-        }
+        with stage.writing() as folder:
+            model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+            write_bundle(folder, Manifest(
+                task=task.name, title=task.title, kind=task.kind, labels=dataset.labels,
+                thresholds=thresholds.tolist(), fields=task.input.fields, template=task.input.template,
+                max_length=task.model.max_length, pad_id=tokenizer.pad_token_id, encoder=task.model.encoder,
+                examples=task.demo.examples, metrics={"validation": validation}, versions=package_versions(),
+            ))
+            stage.record |= {
+                "rows": {"train": len(dataset.train), "validation": len(dataset.validation)}, "seed": task.training.seed,
+                "recipe": task.training.for_rows(len(dataset.train)).model_dump(), "bf16": has_bf16(),
+                "processes": max(1, num_distrib()), "train_seconds": round(seconds, 1),
+                "threshold": round(float(thresholds.mean()), 4),
+                "metrics": {"validation": validation}, "history": history.round(4).to_dict("records"),
+            }
+    checkpoint.remove()
     return stage.record
 
 
@@ -135,8 +159,8 @@ def find_learning_rate(learner: Learner, steps: int = 100) -> tuple[float, pd.Da
     """
     finder = InMemoryLRFinder(end_lr=1, num_it=steps)
     epochs = math.ceil(steps / len(learner.dls.train))
-    reporting = learner.cbs.filter(lambda cb: isinstance(cb, BestEpoch | Progress))
-    with learner.removed_cbs(reporting), learner.no_logging():
+    reporting = learner.cbs.filter(lambda cb: isinstance(cb, BestEpoch | EpochSeed | Progress | Soup))
+    with learner.removed_cbs(reporting), _set_up(learner):
         learner.fit(epochs, cbs=[finder])
     lrs, losses = np.array(learner.recorder.lrs), np.array([float(loss) for loss in learner.recorder.losses])
     suggested, _ = valley(lrs, losses, len(lrs))
@@ -157,21 +181,9 @@ def predict(model: TaggerModel, tokenizer: PreTrainedTokenizerBase, texts: list[
     return logits
 
 
-def sigmoid(logits: np.ndarray) -> np.ndarray:
-    """Probabilities from logits, without overflow."""
-    return np.exp(-np.logaddexp(0, -logits))
-
-
-def by_length(lengths: list[int], batch_size: int) -> Iterator[list[int]]:
-    """Indices in batches of similar length, longest first."""
-    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
-    for start in range(0, len(order), batch_size):
-        yield order[start : start + batch_size]
-
-
-def token_counts(tokenizer: PreTrainedTokenizerBase, texts: list[str], max_length: int) -> list[int]:
-    """Tokens of each text, counted in one call (hundreds of times faster than one text at a time)."""
-    return [len(ids) for ids in tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]] if texts else []
+def is_first() -> bool:
+    """Whether this process is the one that writes and prints: the only one, or the first of several."""
+    return rank_distrib() == 0
 
 
 def has_bf16() -> bool:
@@ -181,111 +193,48 @@ def has_bf16() -> bool:
     return bool(torch.cpu.get_capabilities().get("avx512_bf16"))
 
 
-# --- fastai pieces -----------------------------------------------------------------------------------------------
+def _precision() -> list[Callback]:
+    """bfloat16 where the hardware has it; on a GPU without it, float16 with scaled gradients."""
+    if has_bf16():
+        return [BF16()]
+    return [MixedPrecision()] if torch.cuda.is_available() else []
 
 
-class BF16(Callback):
-    """bfloat16 autocast on whatever device the model is on; fastai's own MixedPrecision knows CUDA only."""
-
-    order = 10  # after blurr's callback has taken the logits out of the model's output
-
-    def before_batch(self):
-        self.autocast = torch.autocast(self.dls.device.type, dtype=torch.bfloat16)
-        self.autocast.__enter__()
-
-    def after_pred(self):
-        self.learn.pred = self.pred.float()
-
-    def after_loss(self):
-        self.autocast.__exit__(None, None, None)
-
-
-class BestEpoch(Callback):
-    """Scores the validation rows after each epoch, keeps the best epoch's weights, stops after `patience` worse ones.
-
-    The weights are kept in memory: fastai's SaveModelCallback writes a pickle.
-    """
-
-    order = 60
-
-    def __init__(self, patience: int):
-        self.patience, self.history, self.best, self.weights = patience, [], -1.0, None
-
-    def before_validate(self):
-        self.scores, self.targets = [], []
-
-    def after_batch(self):
-        if not self.training:
-            self.scores.append(self.pred.detach().float().sigmoid().cpu())
-            self.targets.append(self.yb[0].cpu())
-
-    def after_epoch(self):
-        scores, targets = torch.cat(self.scores).numpy(), torch.cat(self.targets).numpy()
-        found = metrics.summary(targets, scores, metrics.best_threshold(targets, scores))
-        losses = dict(zip(["train_loss", "valid_loss"], map(float, self.recorder.log[1:3]), strict=True))
-        self.history.append({"epoch": self.epoch + 1} | losses | {key: found[key] for key in ("micro_f1", "p_at_1", "r_at_5")})
-        if found["micro_f1"] > self.best:
-            self.best, self.since = found["micro_f1"], 0
-            self.weights = copy.deepcopy(self.model.state_dict())
-        else:
-            self.since += 1
-            if self.since >= self.patience:
-                raise CancelFitException()
-
-    def after_fit(self):
-        if self.weights is not None:
-            self.model.load_state_dict(self.weights)
-            self.weights = None
+@contextlib.contextmanager
+def _set_up(learner: Learner) -> Iterator[None]:
+    """What holds while a learner fits: it leaves printing to Progress, shares its work with the other processes that
+    `accelerate launch` started, and on a CPU computes attention step by step, since torch's fused attention (the fast one
+    on a GPU, and in a forward pass) takes several times as long in a CPU's backward pass."""
+    encoder = network(learner).encoder
+    usual = encoder.config._attn_implementation
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(learner.no_logging())
+        if learner.dls.device.type == "cpu":
+            encoder.set_attn_implementation("eager")
+            stack.callback(encoder.set_attn_implementation, usual)
+        if num_distrib() > 1:
+            settled = DistributedDataParallelKwargs(static_graph=True)  # XLNet has parameters that are never used
+            stack.enter_context(learner.distrib_ctx(sync_bn=False, kwargs_handlers=[settled]))
+        yield
 
 
-class Progress(Callback):
-    """A bar over the whole training, and a line for each epoch (also where there is no terminal for a bar)."""
-
-    order = 61  # after BestEpoch has scored the epoch
-
-    def before_fit(self):
-        self.bar = tqdm(total=self.n_epoch * len(self.dls.train), desc="train", unit=" batches", disable=None)
-
-    def after_batch(self):
-        if self.training:
-            self.bar.update()
-            self.bar.set_postfix(loss=f"{float(self.smooth_loss):.3f}", refresh=False)
-
-    def after_epoch(self):
-        row = self.learn.best_epoch.history[-1]
-        self.bar.write("  ".join(f"{name} {value:.4g}" for name, value in row.items()))
-
-    def after_fit(self):
-        self.bar.close()
+@contextlib.contextmanager
+def _endings(checkpoint: Checkpoint) -> Iterator[None]:
+    """Where a training ends early, say what is saved and how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Paused(f"train: interrupted; {_saved(checkpoint)}", code=130) from None
+    except RuntimeError as error:
+        lost = isinstance(error, torch.distributed.DistError) or "gloo" in str(error)  # gloo raises plain RuntimeErrors
+        if num_distrib() < 2 or not lost:
+            raise
+        raise TagwrightError(f"another of the {num_distrib()} training processes has ended, and this one with it; "
+                             f"{_saved(checkpoint)}") from error
 
 
-class InMemoryLRFinder(LRFinder):
-    """fastai's LRFinder with the weights kept in memory instead of in a pickle."""
-
-    def before_fit(self):
-        super(LRFinder, self).before_fit()
-        self.weights = copy.deepcopy(self.model.state_dict())
-        self.best_loss = float("inf")
-
-    def after_fit(self):
-        self.model.load_state_dict(self.weights)
-        self.learn.opt.clear_state()
-        self.learn.opt = None
-
-
-def _dataloaders(task: Task, dataset: Dataset, tokenizer: PreTrainedTokenizerBase, model: TaggerModel) -> DataLoaders:
-    frame = pd.concat([dataset.train.assign(is_valid=False), dataset.validation.assign(is_valid=True)], ignore_index=True)
-    lengths = {part: token_counts(tokenizer, list(getattr(dataset, part)["text"]), task.model.max_length)
-               for part in ("train", "validation")}
-    text_block = TextBlock(
-        hf_arch=model.config.model_type, hf_config=model.config, hf_tokenizer=tokenizer, hf_model=model,
-        include_labels=False, max_length=task.model.max_length, dl_type=partial(SortedDL, res=lengths["train"]),
-        tok_kwargs={"pad_to_multiple_of": 16},  # fewer shapes, for each of which torch keeps kernels in memory
-    )
-    block = DataBlock(
-        blocks=(text_block, MultiCategoryBlock(vocab=dataset.labels)),
-        get_x=ColReader("text"), get_y=ColReader("labels"), splitter=ColSplitter("is_valid"),
-    )
-    batch_size = task.training.for_rows(len(dataset.train)).batch_size
-    return block.dataloaders(frame, bs=batch_size, val_bs=2 * batch_size, num_workers=0,
-                             dl_kwargs=[{}, {"val_res": lengths["validation"]}])
+def _saved(checkpoint: Checkpoint) -> str:
+    if not checkpoint.epochs:
+        return "no epoch was finished, so the next run starts anew"
+    return (f"run {checkpoint.runs + 1} is saved up to epoch {checkpoint.epochs}: run the same command again, or with "
+            "--resume, to go on from there")

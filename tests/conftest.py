@@ -1,5 +1,6 @@
 """What several tests share: task files made on the spot, and the embedded sample, cleaned once."""
 
+import fcntl
 import json
 import os
 import subprocess
@@ -19,12 +20,12 @@ from tagwright.task import Task
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def write_task(folder: Path, raw: str, **tables) -> Path:
+def write_task(folder: Path, raw: str, kind: str = "multilabel", **tables) -> Path:
     """Write `folder/books.toml`: one `text` field from the file `raw`, unless `tables` (section=dict) say otherwise."""
     sections = {"source": {"path": raw}, "input": {"fields": ["text"], "template": "{text}"}}
     for name, keys in tables.items():
         sections[name] = sections.get(name, {}) | keys
-    lines = ['name = "books"', 'title = "Blurbs to genres"']
+    lines = ['name = "books"', 'title = "Blurbs to genres"', f'kind = "{kind}"']
     for name, keys in sections.items():
         lines += ["", f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in keys.items())]
     file = folder / "books.toml"
@@ -63,9 +64,21 @@ class DemoRun:
 
 @pytest.fixture(scope="session")
 def demo_run(tmp_path_factory) -> DemoRun:
-    """The real pipeline on the embedded sample, run once for all tests, in a process of its own."""
-    work = tmp_path_factory.mktemp("work")
-    log = work / "demo.log"
+    """The real pipeline on the embedded sample, run once for all tests (also where several processes share them), in a
+    process of its own."""
+    base = tmp_path_factory.getbasetemp()
+    work = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "demo"
+    work.mkdir(exist_ok=True)
+    log, peak_file = work / "demo.log", work / "peak.txt"
+    with (work / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not peak_file.exists():
+            peak_file.write_text(str(_run_demo(work, log)))
+    return DemoRun(work / "scifi", log.read_text(), int(peak_file.read_text()))
+
+
+def _run_demo(work: Path, log: Path) -> int:
+    """Run `tagwright demo scifi`; returns the most memory that it held, in bytes."""
     command = [Path(sys.executable).parent / "tagwright", "demo", "scifi", "--work", work]
     with log.open("w") as file:
         process = psutil.Popen(command, stdout=file, stderr=subprocess.STDOUT)
@@ -73,9 +86,8 @@ def demo_run(tmp_path_factory) -> DemoRun:
         while process.poll() is None:
             peak = max(peak, process.memory_info().rss)
             time.sleep(0.1)
-    output = log.read_text()
-    assert process.returncode == 0, output
-    return DemoRun(work / "scifi", output, peak)
+    assert process.returncode == 0, log.read_text()
+    return peak
 
 
 @pytest.fixture(scope="session")

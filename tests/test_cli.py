@@ -40,7 +40,7 @@ ROWS = [{"text": f"some words about number {number} and {number * number} more",
 
 def test_help_lists_every_command():
     result = run("--help")
-    commands = {command.name or command.callback.__name__ for command in app.registered_commands}
+    commands = {command.name or command.callback.__name__.replace("_", "-") for command in app.registered_commands}
     assert commands >= {"clean", "train", "evaluate", "quantize", "tag", "demo"}
     assert result.returncode == 0
     listed = {line.split()[1] for line in result.stdout.splitlines() if line.startswith("│") and len(line.split()) > 2}
@@ -124,7 +124,7 @@ def test_ctrl_c_in_the_middle_of_training_leaves_nothing_half_written(sample_fol
     (work / "scifi" / "dataset").symlink_to(sample_folder)
     command = [SCRIPT, "train", "scifi", "--work", work]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout.readline().startswith("epoch 1")
+    assert process.stdout.readline().startswith("run 1  epoch 1")
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130

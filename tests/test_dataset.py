@@ -26,6 +26,7 @@ from tagwright.task import Task
 VOCABULARY = [f"word{number}" for number in range(2000)]
 SHARED = Path(os.environ.get("TAGWRIGHT_SHARED_DATA", ROOT.parent / "shared" / "data"))
 COOKING = SHARED / "cooking" / "cooking.stackexchange.txt"
+AG_NEWS = SHARED / "ag_news"
 
 
 def make_rows(count: int, labels=("a", "b"), words: int = 12, seed: int = 0) -> list[dict]:
@@ -119,6 +120,47 @@ def test_csv_cells_may_hold_line_ends_quotes_and_commas(tmp_path):
     assert list(everything(clean_file(tmp_path / "rows.csv"))["text"]) == [row["text"].replace('""', '"') for row in rows]
 
 
+@pytest.mark.parametrize(("name", "delimiter"), [("rows.csv", ","), ("rows.tsv", "\t")])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("header", [True, False])
+def test_named_columns_read_a_file_with_and_without_a_header(tmp_path, name, delimiter, mark, header):
+    rows = make_rows(20)
+    write_csv(tmp_path / name, rows, mark=mark, delimiter=delimiter)
+    if not header:
+        content = (tmp_path / name).read_text(encoding="utf8")
+        (tmp_path / name).write_text(mark + content.split("\n", 1)[1], encoding="utf8")
+    data = clean_file(tmp_path / name, source={"columns": ["text", "tags"]})
+    found = everything(data)
+    assert list(found["text"]) == [row["text"] for row in rows]
+    assert list(found["line"]) == list(range(1 + header, 21 + header))
+    assert data.record["rows"]["read"] == 20
+
+
+def test_a_header_is_looked_for_in_the_first_line_only(tmp_path):
+    lines = [f"{row['text']},{row['tags'][0]}" for row in make_rows(20)]
+    (tmp_path / "rows.csv").write_text("\n".join([*lines, "text,tags", "three,cells,here"]) + "\n")
+    data = clean_file(tmp_path / "rows.csv", source={"columns": ["text", "tags"]})
+    assert data.record["rows"]["read"] == 22
+    assert rejected(tmp_path / "out")[22] == ("unreadable row", "not 2 cells, as the header has")
+
+
+def test_named_columns_must_hold_the_fields(tmp_path):
+    write_csv(tmp_path / "rows.csv", make_rows(20))
+    assert "no field 'tags', which books.toml names in labels.field" in refusal(
+        tmp_path / "rows.csv", source={"columns": ["text", "labels"]})
+
+
+def test_named_columns_are_for_files_that_have_columns(tmp_path):
+    raw = write_jsonl(tmp_path / "rows.jsonl", make_rows(20))
+    assert "source.columns is for CSV and TSV files" in refusal(raw, source={"columns": ["text", "tags"]})
+
+
+def test_damaged_html_is_mended_and_cleaned(tmp_path):
+    rows = [{"text": f"{row['text']}\\It #39;s &lt;b&gt;...&lt;/b&gt;", "tags": row["tags"]} for row in make_rows(20)]
+    data = clean_rows(tmp_path, rows, input={"damaged_html": ["text"]})
+    assert all(re.fullmatch(r"[word\d ]+ It's \.\.\.", text) for text in everything(data)["text"])
+
+
 def test_html_fields_are_cleaned_and_the_others_are_not(tmp_path):
     rows = [{"title": f"<b>{row['text']}</b>", "body": "1 <b>2</b>", "tags": row["tags"]} for row in make_rows(20)]
     data = clean_rows(tmp_path, rows, input={"fields": ["title", "body"], "html": ["title"], "template": "{title}\n\n{body}"})
@@ -170,6 +212,43 @@ def test_the_refused_row_itself_is_kept(tmp_path):
     assert entry["row"] == {"text": "é \ud800", "tags": None, "id": 7}
 
 
+def test_raw_labels_are_translated_and_one_without_a_name_is_refused(tmp_path):
+    names = {"labels.names": {"1": "Sci/Tech", "2": "World", "3": "World"}}
+    rows = [{"text": row["text"], "tags": row["tags"]} for row in make_rows(40, "123")]
+    rows[0]["tags"] = ["2", "3", "1"]
+    data = clean_rows(tmp_path, [*rows, {"text": "a class of its own", "tags": ["2", "4"]}], **names)
+    assert set(data.labels) == {"Sci/Tech", "World"}
+    found = everything(data)
+    assert list(found["labels"][0]) == ["World", "Sci/Tech"]
+    assert [set(tags) for tags in found["labels"]] == [{names["labels.names"][tag] for tag in row["tags"]} for row in rows]
+    assert rejected(tmp_path / "out") == {41: ("unknown label", "tags: '4' is not in labels.names")}
+
+
+def test_a_file_whose_labels_mostly_lack_a_name_is_refused(tmp_path):
+    raw = write_jsonl(tmp_path / "rows.jsonl", make_rows(20, "12"))
+    message = refusal(raw, **{"labels.names": {"0": "World"}})
+    assert "20 of 20 rows cannot be read; the first is line 1: unknown label: tags: '" in message
+
+
+def test_a_multiclass_row_has_one_label(tmp_path):
+    rows = make_rows(20)
+    rows[4]["tags"], rows[5]["tags"], rows[6]["tags"] = ["a", "b"], "a", ["a", "a"]
+    data = clean_rows(tmp_path, rows, kind="multiclass")
+    assert rejected(tmp_path / "out") == {5: ("several labels", 'tags: a, b; labels.format = "single" takes a whole cell for '
+                                              "one label")}
+    assert all(len(labels) == 1 for labels in everything(data)["labels"])
+    assert (data.targets(data.train).sum(1) == 1).all()
+
+
+def test_a_multiclass_file_with_several_labels_throughout_is_refused(tmp_path):
+    raw = write_jsonl(tmp_path / "rows.jsonl", [row | {"tags": "science fiction"} for row in make_rows(20)])
+    assert "20 of 20 rows cannot be read; the first is line 1: several labels" in refusal(raw, kind="multiclass")
+    data = clean_rows(tmp_path, [row | {"tags": tag} for row, tag in zip(make_rows(20), ["Sci/Tech, new", "World"] * 10,
+                                                                         strict=True)],
+                      kind="multiclass", labels={"format": "single"})
+    assert set(data.labels) == {"Sci/Tech, new", "World"}
+
+
 @pytest.mark.parametrize("line", ["too,many,cells", "few"])
 def test_csv_rows_of_another_width_are_refused_alone(tmp_path, line):
     write_csv(tmp_path / "rows.csv", make_rows(20))
@@ -217,6 +296,19 @@ def test_near_duplicates_are_merged_and_their_labels_united(tmp_path, change):
     data = clean_rows(tmp_path, [*rows, {"text": change(rows[3]["text"]), "tags": ["b"]}, *make_rows(9, "b", seed=1)])
     assert list(everything(data).set_index("line").loc[4, "labels"]) == ["a", "b"]
     assert rejected(tmp_path / "out") == {21: ("near duplicate", "of line 4")}
+
+
+def test_multiclass_duplicates_keep_the_first_label_and_say_what_contradicts_it(tmp_path):
+    rows = make_rows(20, labels=["a"], words=30) + make_rows(9, "b", seed=1)
+    rows += [{"text": rows[3]["text"], "tags": ["b"]}, {"text": rows[4]["text"], "tags": ["a"]},
+             {"text": rows[5]["text"] + " again", "tags": ["b"]}]
+    data = clean_rows(tmp_path, rows, kind="multiclass")
+    found = everything(data).set_index("line")
+    assert [list(found.loc[line, "labels"]) for line in (4, 5, 6)] == [["a"]] * 3
+    assert rejected(tmp_path / "out") == {
+        30: ("duplicate", "of line 4, which it contradicts: b here, a there"), 31: ("duplicate", "of line 5"),
+        32: ("near duplicate", "of line 6, which it contradicts: b here, a there"),
+    }
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.8, 1.0])
@@ -327,6 +419,66 @@ def test_a_split_by_position_keeps_the_last_rows_as_they_are(tmp_path):
     assert rejected(tmp_path / "out") == {11: ("duplicate", "of line 100")}
 
 
+BY_FILE = {"source": {"test_path": "test.jsonl"}, "split": {"by": "file"}}
+
+
+def entries(folder: Path) -> list[tuple]:
+    lines = (folder / "rejected.jsonl").read_text(encoding="utf8").splitlines()
+    return [tuple(json.loads(line)[key] for key in ("file", "line", "reason", "detail")) for line in lines]
+
+
+def test_a_test_file_is_the_test_set_as_it_is(tmp_path):
+    rows, test = make_rows(60), make_rows(20, seed=1)
+    rows[10] = {"text": test[9]["text"], "tags": ["b"]}  # its twin is in the test
+    test[9]["tags"] = ["a"]
+    test[3]["text"] = test[7]["text"]  # both in the test
+    rows[20] = rows[22]
+    test[12]["text"] = rows[30]["text"] = " "
+    write_jsonl(tmp_path / "test.jsonl", test)
+    data = clean_rows(tmp_path, rows, **BY_FILE)
+    usable = [number for number in range(1, 21) if number != 13]
+    assert list(data.test["line"]) == usable
+    assert [list(tags) for tags in data.test["labels"]] == [test[number - 1]["tags"] for number in usable]
+    assert sorted([*data.train["line"], *data.validation["line"]]) == [n for n in range(1, 61) if n not in (11, 23, 31)]
+    assert entries(tmp_path / "out") == [
+        ("rows.jsonl", 11, "duplicate", "of line 10 of test.jsonl"), ("rows.jsonl", 23, "duplicate", "of line 21"),
+        ("rows.jsonl", 31, "no text", ""), ("test.jsonl", 13, "no text", ""),
+    ]
+    assert data.record["rows"]["read"] == 80
+    assert data.record["rows"]["kept"] == 76
+
+
+def test_a_contradiction_to_the_test_file_is_told(tmp_path):
+    rows, test = make_rows(60), make_rows(20, seed=1)
+    rows[10], test[9]["tags"] = {"text": test[9]["text"], "tags": ["b"]}, ["a"]
+    write_jsonl(tmp_path / "test.jsonl", test)
+    clean_rows(tmp_path, rows, kind="multiclass", **BY_FILE)
+    assert entries(tmp_path / "out") == [
+        ("rows.jsonl", 11, "duplicate", "of line 10 of test.jsonl, which it contradicts: b here, a there")]
+
+
+def test_a_changed_test_file_runs_again(tmp_path):
+    write_jsonl(tmp_path / "test.jsonl", make_rows(20, seed=1))
+    clean_rows(tmp_path, make_rows(60), **BY_FILE)
+    assert not run_again(tmp_path, **BY_FILE)
+    write_jsonl(tmp_path / "test.jsonl", make_rows(20, seed=2))
+    assert run_again(tmp_path, **BY_FILE)
+
+
+def test_a_test_file_must_be_readable_and_leave_rows_on_both_sides(tmp_path):
+    raw = write_jsonl(tmp_path / "rows.jsonl", make_rows(60))
+    assert "source.test_path: no such file" in refusal(raw, **BY_FILE)
+    (tmp_path / "test.jsonl").write_text("not json\n" * 20)
+    assert "test.jsonl: 20 of 20 rows cannot be read" in refusal(raw, **BY_FILE)
+    write_jsonl(tmp_path / "test.jsonl", make_rows(20, ["new"], seed=1))
+    assert "no test row is left after cleaning (20 × only rare labels)" in refusal(raw, **BY_FILE)
+    write_jsonl(raw, make_rows(5))
+    assert "only 5 rows are left besides the test rows" in refusal(raw, **BY_FILE)
+    write_jsonl(raw, make_rows(20, ["new"]))
+    write_jsonl(tmp_path / "test.jsonl", make_rows(20, seed=1))
+    assert "only one label, 'new', is left" in refusal(raw, **BY_FILE)
+
+
 def test_labels_that_only_test_rows_have_are_counted_and_dropped(tmp_path):
     rows = make_rows(60)
     rows[59]["tags"], rows[58]["tags"] = ["new"], ["new", "a"]
@@ -346,6 +498,30 @@ def test_the_public_cooking_split_is_kept(tmp_path):
     assert max(data.train["line"].max(), data.validation["line"].max()) <= 12_404
     assert len(data.labels) == 735
     assert record["rows"]["kept"] + sum(record["rows"]["rejected"].values()) == 15_404
+
+
+def test_the_news_of_ag_are_cleaned_with_their_test_set(tmp_path):
+    if not AG_NEWS.is_dir():
+        pytest.skip(f"AG's news are not at {AG_NEWS}")
+    task = Task.load("ag_news")
+    start = time.process_time()
+    record = clean(task, task.raw_path(), tmp_path / "out")
+    assert time.process_time() - start < 60
+    data = Dataset.load(tmp_path / "out")
+    assert record["rows"]["read"] == 27_600
+    assert set(data.labels) == {"World", "Sports", "Business", "Sci/Tech"}
+    assert len(data.test) == 7_600
+    assert data.test["line"].min() == 1  # no header in this file, one in the other
+    assert data.train["line"].min() == 2
+    assert set(record["rows"]["rejected"]) == {"duplicate", "near duplicate"}
+    assert 19_000 < len(data.train) + len(data.validation) < 20_000
+    found = everything(data)
+    assert all(len(labels) == 1 for labels in found["labels"])
+    for damage in (r"#\d+;", r"\b(?:quot|amp|nbsp);", r"\\", "&lt;", r"</?[abp]\b"):
+        assert found["text"].str.contains(damage).sum() <= 1, damage
+    assert data.test["text"][1].startswith("The Race is On: Second Private Team Sets Launch Date for Human Spaceflight "
+                                           "(SPACE.com). SPACE.com - TORONTO, Canada -- A second team of rocketeers "
+                                           "competing for the $10 million Ansari X Prize")
 
 
 # --- files that cannot be used -----------------------------------------------------------------------------------
@@ -537,6 +713,7 @@ def test_unchanged_inputs_are_skipped(cleaned):
 
 @pytest.mark.parametrize("tables", [
     {"split": {"seed": 1}}, {"labels": {"min_rows": 2}}, {"input": {"html": ["text"]}}, {"split": {"near_duplicate": 0.7}},
+    {"kind": "multiclass"},
 ])
 def test_changed_settings_run_again(cleaned, tables):
     assert run_again(cleaned, **tables)

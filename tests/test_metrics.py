@@ -1,21 +1,27 @@
 """Scores against values worked out by hand, and against scikit-learn on random data."""
 
+import warnings
+
 import numpy as np
 import pytest
-from sklearn.metrics import f1_score
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
 from tagwright.metrics import (
     CANDIDATES,
+    accuracy,
     agreement,
     best_threshold,
     calibration,
     calibration_error,
+    confusion,
     counts,
+    decide,
     f1,
     macro_f1,
     micro_f1,
     per_label,
     precision_at_k,
+    probabilities,
     recall_at_k,
     summary,
 )
@@ -84,6 +90,15 @@ def test_best_threshold_has_no_better_rival():
     assert micro_f1(true, scores >= best) == max(micro_f1(true, scores >= rival) for rival in CANDIDATES)
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_best_threshold_is_the_lowest_of_the_best_also_between_equal_scores(seed):
+    rng = np.random.default_rng(seed)
+    true = (rng.random((30, 8)) < rng.random() * 0.5).astype(np.float32)
+    scores = np.round(rng.random((30, 8)) ** rng.integers(1, 6), 2).astype(np.float32 if seed % 2 else float)
+    rivals = [micro_f1(true, scores >= rival) for rival in CANDIDATES]
+    assert best_threshold(true, scores) == CANDIDATES[int(np.argmax(rivals))]
+
+
 def test_per_label_by_hand_most_frequent_first():
     table = per_label(["a", "b", "c", "d"], TRUE, SCORES, np.array([0.5, 0.5, 0.65, 0.05]))
     assert list(table["label"]) == ["b", "c", "a", "d"]
@@ -133,3 +148,94 @@ def test_agreement_by_hand():
     found = agreement(SCORES, other, 0.5)
     assert found == pytest.approx({"decisions": 11 / 12, "label_sets": 2 / 3, "largest_difference": 0.25})
     assert agreement(SCORES, other, np.array([0.5, 0.5, 0.3, 0.5]))["decisions"] == 1
+
+
+# --- from logits to decisions, and multiclass --------------------------------------------------------------------
+
+CLASSES = np.array([[1, 0, 0], [0, 1, 0], [0, 1, 0], [0, 0, 1]], dtype=np.float32)
+CLASS_SCORES = np.array([[0.5, 0.3, 0.2], [0.5, 0.4, 0.1], [0.1, 0.8, 0.1], [0.3, 0.3, 0.4]], dtype=np.float32)
+
+
+@pytest.mark.parametrize("kind", ["multilabel", "multiclass"])
+def test_probabilities_do_not_overflow_and_stay_float32(kind):
+    logits = np.array([[-1e4, 0, 1e4], [88.8, -88.8, 0], [0, 0, 0]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        scores = probabilities(logits, kind)
+    assert scores.dtype == np.float32
+    assert scores.shape == (3, 3)
+    assert ((scores >= 0) & (scores <= 1)).all()
+    assert scores[0, 2] == 1
+    assert probabilities(np.zeros((0, 4)), kind).shape == (0, 4)
+
+
+def test_probabilities_by_hand():
+    logits = np.log([[1.0, 3.0, 4.0]])
+    assert probabilities(logits, "multilabel")[0] == pytest.approx([1 / 2, 3 / 4, 4 / 5])
+    assert probabilities(logits, "multiclass")[0] == pytest.approx([1 / 8, 3 / 8, 4 / 8])
+    assert probabilities(logits + 500, "multiclass")[0] == pytest.approx([1 / 8, 3 / 8, 4 / 8], rel=1e-4)
+
+
+def test_multilabel_decides_by_thresholds_and_multiclass_by_the_best():
+    assert decide(SCORES, 0.8, "multilabel").tolist() == (SCORES >= 0.8).tolist()
+    assert decide(SCORES, np.array([0.85, 0.1, 1, 1]), "multilabel")[0].tolist() == [True, True, False, False]
+    given = decide(CLASS_SCORES, 0.99, "multiclass")
+    assert given.dtype == bool
+    assert given.argmax(1).tolist() == [0, 0, 1, 2]
+    assert (given.sum(1) == 1).all()
+    assert decide(np.full((2, 3), 1 / 3), 0, "multiclass").tolist() == [[True, False, False]] * 2  # equal: the first, only
+    assert decide(np.zeros((0, 3)), 0, "multiclass").shape == (0, 3)
+
+
+def test_summary_of_multiclass_by_hand():
+    found = summary(CLASSES, CLASS_SCORES, np.zeros(3), "multiclass")
+    # label by label: 1 of 2 given right and all found; the only one given right, 1 of 2 found; right
+    assert found == {"accuracy": 0.75, "p_at_1": 0.75, "r_at_5": 1.0, "micro_f1": 0.75,
+                     "macro_f1": round((2 / 3 + 2 / 3 + 1) / 3, 4), "macro_f1_supported": round((2 / 3 + 2 / 3 + 1) / 3, 4)}
+    assert "accuracy" not in summary(TRUE, SCORES, 0.5)
+
+
+def test_multiclass_is_as_scikit_learn_has_it():
+    rng = np.random.default_rng(0)
+    true, scores = rng.integers(0, 5, 300), rng.dirichlet(np.ones(5), 300)
+    scores[np.arange(300), true] += 0.3
+    matrix, found = np.eye(5)[true], summary(np.eye(5)[true], scores, 0.0, "multiclass")
+    given = scores.argmax(1)
+    assert found["accuracy"] == found["micro_f1"] == found["p_at_1"] == round(accuracy_score(true, given), 4)
+    assert found["macro_f1"] == round(f1_score(true, given, average="macro"), 4)
+    assert confusion(matrix, scores).tolist() == confusion_matrix(true, given).tolist()
+
+
+def test_accuracy_counts_rows_not_cells():
+    assert accuracy(TRUE, TRUE) == 1
+    assert accuracy(np.eye(3), np.eye(3)[[0, 1, 1]]) == pytest.approx(2 / 3)
+
+
+def test_confusion_has_the_true_labels_down_and_the_given_across():
+    assert confusion(CLASSES, CLASS_SCORES).tolist() == [[1, 0, 0], [1, 1, 0], [0, 0, 1]]
+    assert confusion(np.eye(3)[[0]], np.eye(3)[[0]]).shape == (3, 3)
+
+
+def test_multiclass_needs_no_threshold():
+    assert best_threshold(CLASSES, CLASS_SCORES, "multiclass") == 0
+    table = per_label(["a", "b", "c"], CLASSES, CLASS_SCORES, np.zeros(3), "multiclass")
+    assert "threshold" not in table
+    assert list(table["label"]) == ["b", "a", "c"]
+    assert list(table["precision"]) == pytest.approx([1, 1 / 2, 1])
+    assert list(table["recall"]) == pytest.approx([1 / 2, 1, 1])
+
+
+def test_calibration_of_multiclass_asks_only_the_best_score():
+    table = calibration(CLASSES, CLASS_SCORES, bins=2, kind="multiclass")
+    assert list(table["count"]) == [1, 3]
+    assert list(table["mean_score"]) == pytest.approx([0.4, 0.6])
+    assert list(table["share_right"]) == pytest.approx([1, 2 / 3])
+    assert calibration_error(CLASSES, CLASS_SCORES, bins=2, kind="multiclass") == pytest.approx((0.6 + 3 * (2 / 3 - 0.6)) / 4)
+
+
+def test_agreement_of_multiclass_compares_best_labels():
+    other = CLASS_SCORES.copy()
+    other[1] = [0.4, 0.5, 0.1]  # another best label
+    other[2] = [0.2, 0.6, 0.2]  # the same one
+    found = agreement(CLASS_SCORES, other, np.zeros(3), "multiclass")
+    assert found == pytest.approx({"decisions": 10 / 12, "label_sets": 3 / 4, "largest_difference": 0.2}, abs=1e-6)

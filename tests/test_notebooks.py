@@ -11,6 +11,8 @@ import nbformat
 import pytest
 from nbclient.exceptions import CellExecutionError
 
+from tagwright.task import Task
+
 FOLDER = Path(__file__).parent.parent / "notebooks"
 NAMES = ["01_cleaning", "02_eda", "03_finetuning", "04_evaluation", "05_onnx_quantization"]
 
@@ -54,6 +56,8 @@ def test_one_quick_epoch_already_learns(out):
     numbers = recorded(out, "03_finetuning")
     assert numbers["epochs_run"] == numbers["best_epoch"] == 1
     assert numbers["validation"]["micro_f1"] > 0.4
+    assert abs(numbers["compared"][numbers["encoder"]] - numbers["validation"]["micro_f1"]) < 0.02  # int8 and PyTorch
+    assert numbers["not_to_be_had"] == Task.load("scifi").models  # the tests have no hub
 
 
 def test_the_model_beats_the_baseline_on_test_rows(out):

@@ -15,7 +15,15 @@ TARGETS = (RANDOM.random((40, 6)) < 0.3).astype("float32")  # (rows, labels)
 SCORES = np.clip(TARGETS * 0.4 + RANDOM.random((40, 6)) * 0.6, 0, 1)
 HISTORY = pd.DataFrame({"epoch": [1, 2, 3], "train_loss": [9.0, 6.0, 4.0], "valid_loss": [8.0, 7.0, 7.2],
                         "micro_f1": [0.4, 0.6, 0.5], "p_at_1": [0.5, 0.7, 0.7]})
+CLASS_HISTORY = HISTORY.rename(columns={"micro_f1": "accuracy", "p_at_1": "macro_f1"})
+CLASSES = np.eye(6, dtype=int)[RANDOM.integers(0, 6, 60)]
+CLASS_SCORES = np.clip(CLASSES * 0.4 + RANDOM.random((60, 6)) * 0.6, 0, 1)
+TUNED = pd.DataFrame({"number": [0, 2, 3, 4, 5], "value": [0.55, 0.1, 0.57, 0.5, np.nan],
+                      "state": ["complete", "complete", "complete", "pruned", "pruned"]})
 FORMATS = ["PyTorch", "ONNX fp32", "ONNX int8"]
+
+MODELS = pd.DataFrame({"encoder": ["gt-minilm", "some/model", "/a/folder/", "x" * 80], "quality": [0.5, 0.6, 0.6, 0.61],
+                       "megabytes": [24.0, 80.0, 81.0, 500.0], "ms_per_text": [1.5, 20.0, 60.0, 61.0]})
 
 PICTURES = {
     "label_frequencies": lambda: plots.label_frequencies(dict(zip(LABELS, TARGETS.sum(0), strict=True))),
@@ -28,10 +36,23 @@ PICTURES = {
     "lr_curve": lambda: plots.lr_curve(pd.DataFrame({"lr": [1e-6, 1e-4, 1e-2], "loss": [9.0, 7.0, 90.0]}), 1e-4),
     "lr_curve that only rises": lambda: plots.lr_curve(pd.DataFrame({"lr": [1e-6, 1e-4], "loss": [7.0, 9.0]}), 1e-4),
     "learning_curves": lambda: plots.learning_curves(HISTORY),
+    "learning_curves of several runs": lambda: plots.learning_curves(pd.concat([HISTORY.assign(run=1), HISTORY.assign(run=2)])),
+    "learning_curves of multiclass": lambda: plots.learning_curves(CLASS_HISTORY),
+    "confusion": lambda: plots.confusion(metrics.confusion(CLASSES, CLASS_SCORES), LABELS),
+    "confusion of two labels": lambda: plots.confusion(np.array([[3, 0], [0, 0]]), LABELS[:2]),
+    "confusion of many labels": lambda: plots.confusion(np.eye(150, dtype=int), [f"label {n}" for n in range(150)]),
+    "cooccurrence of multiclass": lambda: plots.cooccurrence(CLASSES, LABELS),
+    "reliability of multiclass": lambda: plots.reliability(metrics.calibration(CLASSES, CLASS_SCORES, kind="multiclass")),
+    "per_label_f1 of multiclass": lambda: plots.per_label_f1(metrics.per_label(LABELS, CLASSES, CLASS_SCORES, 0, "multiclass")),
     "one epoch": lambda: plots.learning_curves(HISTORY[:1]),
     "threshold_curve": lambda: plots.threshold_curve(TARGETS, SCORES, 0.3),
     "reliability": lambda: plots.reliability(metrics.calibration(TARGETS, SCORES)),
     "per_label_f1": lambda: plots.per_label_f1(metrics.per_label(LABELS, TARGETS, SCORES, 0.5)),
+    "tuning": lambda: plots.tuning(TUNED, {"epochs": 0.7, "head_lr": 0.3}, "micro-F1"),
+    "tuning of one trial": lambda: plots.tuning(TUNED[:1], {}, "accuracy"),
+    "comparison": lambda: plots.comparison(MODELS, "micro-F1"),
+    "comparison of one model": lambda: plots.comparison(MODELS[:1], "micro-F1"),
+    "comparison of equals": lambda: plots.comparison(MODELS.assign(quality=0.5, megabytes=9.0), "accuracy"),
     "formats": lambda: plots.formats(dict.fromkeys(FORMATS, 9e7), dict.fromkeys(FORMATS, 4.2), dict.fromkeys(FORMATS, 0.0)),
 }
 
@@ -59,6 +80,37 @@ def test_the_pictures_show_the_numbers_they_were_given():
     curve = plots.threshold_curve(TARGETS, SCORES, 0.3).axes[0].lines[2]
     place = list(metrics.CANDIDATES).index(0.3)
     assert curve.get_ydata()[place] == pytest.approx(metrics.micro_f1(TARGETS, SCORES >= 0.3))
+
+
+def test_the_confusion_matrix_shows_its_numbers_most_frequent_label_first():
+    figure = plots.confusion(np.array([[4, 0, 0], [0, 6, 2], [9, 0, 1]]), ["World", "Sci/Tech", "Sports"])
+    axes = figure.axes[0]
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["Sports", "Sci/Tech", "World"]
+    assert [text.get_text() for text in axes.texts] == ["1", "0", "9", "2", "6", "0", "0", "0", "4"]
+    assert axes.images[0].get_array()[0].tolist() == [0.1, 0, 0.9]
+    assert "50.0%" in axes.get_title()
+
+
+def test_the_name_of_the_score_is_shown():
+    panels = plots.formats({"a": 1}, {"a": 1.0}, {"a": 0.9}, "accuracy").axes
+    assert panels[2].get_xlabel() == "accuracy on test rows"
+    curves = plots.learning_curves(CLASS_HISTORY).axes[1]
+    assert [text.get_text() for text in curves.get_legend().get_texts()] == ["accuracy", "macro-F1", "kept: 0.600"]
+    runs = plots.learning_curves(pd.concat([HISTORY.assign(run=1), HISTORY[:2].assign(run=2, micro_f1=[0.7, 0.2])],
+                                           ignore_index=True)).axes[1]
+    assert [list(line.get_xdata()) for line in runs.lines] == [[1, 2, 3], [1, 2], [1, 2, 3], [1, 2], [2, 1]]
+    assert list(runs.lines[-1].get_ydata()) == [0.6, 0.7]
+    assert runs.get_legend().get_texts()[-1].get_text() == "kept, of 2 runs"
+
+
+def test_names_of_models_stay_apart_and_at_their_points():
+    left = plots.comparison(MODELS, "micro-F1").axes[0]
+    notes = {note.get_text().split(",")[0]: note for note in left.texts}
+    assert list(notes)[:3] == ["gt-minilm", "model", "folder"]
+    assert notes["model"].get_text() == "model, 80 MB"
+    assert [note.xy for note in notes.values()] == list(zip(MODELS["megabytes"], MODELS["quality"], strict=True))
+    heights = sorted(note.xyann[1] for note in notes.values())
+    assert min(np.diff(heights)) >= 0.07 * np.ptp(left.get_ylim())
 
 
 def test_best_and_worst_labels_do_not_overlap():

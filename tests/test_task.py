@@ -71,7 +71,7 @@ def test_the_name_of_an_internal_field_is_an_unknown_key_too(tmp_path):
     ("training", "encoder_lr", -1.0), ("training", "head_init", "zeros"), ("labels", "min_share", 2), ("labels", "min_rows", 0),
     ("labels", "format", "xml"), ("split", "near_duplicate", 0), ("split", "test", 0.6), ("split", "validation", 0),
     ("split", "by", "hash"), ("model", "max_length", 4), ("model", "pooling", "max"), ("source", "format", "xlsx"),
-    ("input", "fields", "text"), ("demo", "examples", ["text"]),
+    ("input", "fields", "text"), ("labels", "names", ["World"]), ("source", "columns", "text"), ("demo", "examples", ["text"]),
 ])
 def test_wrong_types_and_ranges_are_refused_naming_the_key(tmp_path, section, key, value):
     message = refusal(write_task(tmp_path, "rows.csv", **{section: {key: value}}))
@@ -105,6 +105,8 @@ def test_a_required_key_is_missed(tmp_path, missing):
     ({"fields": ["title"], "template": "{title"}, "input"),
     ({"fields": ["title"], "template": "{title:d}"}, "input"),
     ({"fields": ["title"], "template": "{title}", "html": ["body"]}, "html names ['body']"),
+    ({"fields": ["title"], "template": "{title}", "damaged_html": ["body"]}, "damaged_html names ['body']"),
+    ({"fields": ["title"], "template": "{title}", "html": ["title"], "damaged_html": ["title"]}, "both name ['title']"),
 ])
 def test_template_fields_and_html_must_agree(tmp_path, keys, told):
     assert told in refusal(write_task(tmp_path, "rows.csv", input=keys))
@@ -112,6 +114,17 @@ def test_template_fields_and_html_must_agree(tmp_path, keys, told):
 
 def test_a_split_by_position_needs_its_rows(tmp_path):
     assert "test_rows" in refusal(write_task(tmp_path, "rows.csv", split={"by": "position"}))
+
+
+@pytest.mark.parametrize("tables", [{"split": {"by": "file"}}, {"source": {"test_path": "test.csv"}},
+                                    {"source": {"test_path": "test.csv"}, "split": {"by": "position", "test_rows": 9}}])
+def test_a_test_file_and_a_split_by_file_go_together(tmp_path, tables):
+    assert 'split.by = "file" and source.test_path go together' in refusal(write_task(tmp_path, "rows.csv", **tables))
+
+
+def test_the_kind_is_one_of_two(tmp_path):
+    assert Task.load(write_task(tmp_path, "rows.csv", kind="multiclass")).kind == "multiclass"
+    assert "kind: Input should be 'multilabel' or 'multiclass'" in refusal(write_task(tmp_path, "rows.csv", kind="multitask"))
 
 
 @pytest.mark.parametrize(("name", "meant"), [("scfi", "'scifi'"), ("cookin", "'cooking'")])
@@ -162,6 +175,19 @@ def test_missing_raw_file_tells_where_to_download_it(tmp_path):
     task = Task.load(write_task(tmp_path, "rows.csv", source={"url": "https://example.org/rows.csv"}))
     with pytest.raises(TagwrightError, match="downloaded from https://example.org/rows.csv"):
         task.raw_path()
+
+
+def test_the_test_file_is_looked_for_as_the_raw_file_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("TAGWRIGHT_SHARED_DATA", str(tmp_path / "shared"))
+    (tmp_path / "shared" / "news").mkdir(parents=True)
+    (tmp_path / "shared" / "news" / "test.csv").touch()
+    source = {"test_path": "news/test.csv"}
+    task = Task.load(write_task(tmp_path, "rows.csv", source=source, split={"by": "file"}))
+    assert task.test_path() == tmp_path / "shared" / "news" / "test.csv"
+    (tmp_path / "shared" / "news" / "test.csv").unlink()
+    with pytest.raises(TagwrightError, match="source.test_path: no such file"):
+        task.test_path()
+    assert Task.load(write_task(tmp_path, "rows.csv")).test_path() is None
 
 
 def test_a_task_outside_the_project_finds_the_file_beside_it(tmp_path, monkeypatch):

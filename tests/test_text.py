@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tagwright.text import MAX_LABEL_CELL, compose, html_to_text, parse_labels, tidy
+from tagwright.text import MAX_LABEL_CELL, compose, html_to_text, mend_html, parse_labels, tidy
 
 
 @pytest.mark.parametrize(("markup", "text"), [
@@ -93,6 +93,61 @@ def test_a_hostile_page_takes_no_longer_than_a_long_one():
     start = time.perf_counter()
     html_to_text("<a " * 8_000)  # 24 kB of tags that never end
     assert time.perf_counter() - start < 1
+
+
+REUTERS = ('Intel Corp. &lt;A HREF="http://www.investor.reuters.com/FullQuote.aspx?ticker=INTC.O '
+           'target=/stocks/quickinfo/fullquote"&gt;INTC.O&lt;/A&gt; on  Thursday ')
+
+
+@pytest.mark.parametrize(("raw", "text"), [  # as they stand in AG's corpus
+    ("America #39;s top diplomat", "America's top diplomat"),
+    ("has avoided the  #39;Tiger Slump #39; debate - until", "has avoided the 'Tiger Slump' debate - until"),
+    (" #39;Ethnic violence #39; in China region", "'Ethnic violence' in China region"),
+    ("#39;We #39;re not a company", "'We're not a company"),
+    ("is a  quot;work in progress, quot; GAO says", 'is a "work in progress," GAO says'),
+    ("purchase of AT amp;T Wireless", "purchase of AT&T Wireless"),
+    ("Drugmaker Merck  amp; Co., under", "Drugmaker Merck & Co., under"),
+    ("AT #38;T and Merck  #038; Co.", "AT&T and Merck & Co."),
+    ("World News  gt; Dhaka, Dec 10", "World News > Dhaka, Dec 10"),
+    ("competing for the  #36;10 million prize", "competing for the $10 million prize"),
+    ("will spend US #36;3 billion", "will spend US$3 billion"),
+    ("mark on oil, to \\$47; US\\$300 million", "mark on oil, to $47; US$300 million"),
+    ("a second\\team of rocketeers for\\privately funded", "a second team of rocketeers for privately funded"),
+    ("from the site:\\\\$5 a month", "from the site: $5 a month"),
+    ("on Wednesday.\\\\Claria, which", "on Wednesday. Claria, which"),
+    ("It seems like a cool idea  #151; sunglasses", "It seems like a cool idea — sunglasses"),
+    ("Apple #146;s iLife  #145;04, #148; he", "Apple’s iLife ‘04,” he"),
+    ("BAGHDAD  #8212; Militants  #x2014; said", "BAGHDAD — Militants — said"),
+    ("Bush rsquo;s election mdash;what   hellip;. more", "Bush’s election—what …. more"),
+    ("science programs nbsp;could", "science programs could"),
+    ("the Elys eacute;e and Ch #225;vez", "the Elysée and Chávez"),
+    ("for troops to &lt;b&gt;...&lt;/b&gt;", "for troops to ..."),
+    (REUTERS, "Intel Corp. INTC.O on Thursday"),
+    ('&lt;p&gt;\\&lt;/p&gt;&lt;p&gt; PARIS (Reuters)&lt;/p&gt;', "PARIS (Reuters)"),
+    ('frontier.\\&lt;BR&gt;&lt;FONT face="verdana"\\ color="#666666"&gt;&lt;B&gt;-The Post&lt;/B&gt;&lt;/FONT&gt;',
+     "frontier.\n-The Post"),
+])
+def test_damaged_html_is_mended(raw, text):
+    assert html_to_text(mend_html(raw)) == text
+
+
+@pytest.mark.parametrize("text", [
+    "drop by 18 percent to 35 percent; a host of other chips", "Now #1; then #2", "color #666666", "AT&T; R&D",
+    "Microsoft Corp. said; it will", "1 < 2", "x#39;", "Elizabeth acute; pain",
+])
+def test_what_is_not_damaged_stays(text):
+    assert mend_html(text) == text
+
+
+def test_a_ticker_in_brackets_is_no_tag():
+    assert html_to_text(mend_html("Dell Inc. &lt;DELL.O&gt;, and &lt;A.N&gt;")) == "Dell Inc. <DELL.O>, and <A.N>"
+
+
+@pytest.mark.parametrize("hostile", ["&lt;a " * 20_000, " #39" * 50_000, "\\" * 200_000, "&lt;p" + " " * 100_000])
+def test_mending_takes_no_longer_than_the_text(hostile):
+    start = time.process_time()
+    mend_html(hostile)
+    assert time.process_time() - start < 2
 
 
 @pytest.mark.parametrize("ending", ["\r\n", "\r", "\n"])

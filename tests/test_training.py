@@ -3,26 +3,29 @@
 import numpy as np
 import pytest
 import torch
+from fastai.callback.core import Callback, CancelFitException
 from torch import nn
 
+from tagwright.blurr_compat import BatchTokenizeTransform
 from tagwright.dataset import Dataset
 from tagwright.errors import TagwrightError
+from tagwright.losses import SummedBCE
 from tagwright.model import TaggerModel, load_tagger_model, load_tokenizer
 from tagwright.task import Task
-from tagwright.training import SummedBCE, build_learner, find_learning_rate, fit, predict, train
+from tagwright.training import build_learner, find_learning_rate, fit, predict, train
 
 
 @pytest.fixture(scope="module")
 def task():
     task = Task.load("scifi")
-    model, training = task.model.model_copy(update={"max_length": 64}), task.training.model_copy(update={"epochs": 2})
+    model = task.model.model_copy(update={"max_length": 64})
+    training = task.training.model_copy(update={"epochs": 2, "soup": 1})
     return task.model_copy(update={"model": model, "training": training})
 
 
 @pytest.fixture(scope="module")
-def dataset(demo_run):
-    whole = Dataset.load(demo_run.root / "dataset")
-    return Dataset(whole.labels, whole.train[:96], whole.validation, whole.test[:10], whole.record)
+def dataset(sample):
+    return Dataset(sample.labels, sample.train[:96], sample.validation, sample.test[:10], sample.record)
 
 
 def test_a_seed_repeats_the_metrics_to_three_decimals(task, dataset):
@@ -41,12 +44,19 @@ def test_another_seed_gives_another_run(task, dataset):
 def test_the_learner_is_blurrs_and_learns_the_head_fastest(task, dataset):
     learner = build_learner(task, dataset, bar=False)
     assert type(learner.model).__module__ == "blurr.text.modeling.core"
-    assert type(learner.dls.before_batch[0]).__module__ == "blurr.text.data.core"
+    assert isinstance(learner.dls.before_batch[0], BatchTokenizeTransform)
     rates = []
-    learner.fit_one_cycle = lambda epochs, lr_max: rates.extend(lr_max)
-    learner.best_epoch.history = []
-    fit(task, learner)
-    assert rates == [3e-4] * 2 + [task.training.head_lr]
+
+    class Look(Callback):
+        order = 1  # after the schedule has set the rates of the batch
+
+        def after_step(self):
+            rates.append([group["lr"] for group in self.opt.hypers])
+
+    fit(task, learner, [Look()])
+    encoder, layers, head = np.max(rates, axis=0)
+    assert [encoder, layers] == pytest.approx([3e-4, 3e-4], rel=0.2)
+    assert head == pytest.approx(task.training.head_lr, rel=0.2)
 
 
 def test_batches_hold_texts_of_like_length(task, dataset):
@@ -56,10 +66,59 @@ def test_batches_hold_texts_of_like_length(task, dataset):
         min(len(ids), 64) for ids in load_tokenizer(task.model.encoder)(list(dataset.train["text"]))["input_ids"])
 
 
+def test_no_text_is_tokenised_while_training(task, dataset, monkeypatch):
+    learner = build_learner(task, dataset, bar=False)
+    tokenizer = learner.dls.before_batch[0].hf_tokenizer
+    monkeypatch.setattr(type(tokenizer), "__call__", lambda *args, **options: pytest.fail("a text was tokenised"))
+    assert sum(len(batch[1]) for batch in learner.dls.train) == len(dataset.train)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_is_on_the_tokenizers_side_and_never_beyond_the_longest_text_allowed(task, dataset, side):
+    short = task.model_copy(update={"model": task.model.model_copy(update={"max_length": 20})})
+    learner = build_learner(short, dataset, bar=False)
+    pad = learner.dls.before_batch[0]
+    pad.hf_tokenizer.padding_side = side
+    (inputs, target), _ = pad.encodes([(np.arange(1, 18), "a"), (np.arange(1, 4), "b")])
+    assert target == "a"
+    assert inputs["input_ids"].tolist() == ([0] * 3 + [*range(1, 18)] if side == "left" else [*range(1, 18)] + [0] * 3)
+    assert inputs["attention_mask"].tolist() == [int(token > 0) for token in inputs["input_ids"]]
+
+
+def test_a_cpu_trains_with_plain_attention_and_keeps_the_fused_one(task, dataset, tmp_path):
+    learner = build_learner(task, dataset, bar=False)
+    seen = []
+
+    class Look(Callback):
+        def after_batch(self):
+            seen.append(self.model.hf_model.encoder.config._attn_implementation)
+            raise CancelFitException
+
+    fit(task, learner, [Look()])
+    assert seen == ["eager"]
+    assert learner.model.hf_model.encoder.config._attn_implementation == "sdpa"
+    learner.model.hf_model.save_pretrained(tmp_path)
+    assert "eager" not in (tmp_path / "config.json").read_text()
+
+
+def test_a_callback_sees_each_epochs_scores_and_may_stop_the_training(task, dataset):
+    seen = []
+
+    class Stop(Callback):
+        def after_epoch(self):
+            seen.append(self.learn.best_epoch.history[-1]["micro_f1"])
+            raise CancelFitException
+
+    learner = build_learner(task, dataset, bar=False)
+    history = fit(task, learner, [Stop()])
+    assert seen == list(history["micro_f1"])
+    assert len(seen) == 1
+
+
 def test_finding_a_learning_rate_leaves_the_weights_alone(task, dataset):
     learner = build_learner(task, dataset, bar=False)
     before = {name: value.clone() for name, value in learner.model.state_dict().items()}
-    suggested, curve = find_learning_rate(learner)
+    suggested, curve = find_learning_rate(learner, steps=30)
     assert 1e-7 < suggested < 1
     assert len(curve) >= 6
     assert all(torch.equal(value, before[name]) for name, value in learner.model.state_dict().items())
@@ -121,8 +180,8 @@ def test_a_local_folder_is_an_encoder_by_its_path(task, tmp_path):
     assert predict(model, load_tokenizer(str(tmp_path)), ["one", "two three"], 16).shape == (2, 2)
 
 
-def test_an_encoder_that_is_nowhere_is_one_clear_error(task, demo_run, tmp_path):
+def test_an_encoder_that_is_nowhere_is_one_clear_error(task, sample_folder, tmp_path):
     nowhere = task.model_copy(update={"model": task.model.model_copy(update={"encoder": "no-such/encoder"})})
     with pytest.raises(TagwrightError, match="no-such/encoder.*neither a folder"):
-        train(nowhere, demo_run.root / "dataset", tmp_path / "model")
+        train(nowhere, sample_folder, tmp_path / "model")
     assert not (tmp_path / "model").exists()

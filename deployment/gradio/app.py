@@ -14,11 +14,12 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 import gradio as gr  # noqa: E402 - reads the variable above when it is imported
 
+from tagwright.decisions import decide  # noqa: E402
 from tagwright.errors import TagwrightError  # noqa: E402
 from tagwright.tagger import Tagger  # noqa: E402
 
 MAX_CHARACTERS = 20_000  # of all fields together
-NEXT_BEST = 4  # labels below their threshold that are shown greyed
+NEXT_BEST = 4  # labels not given that are shown greyed
 LINES = {"title": 1, "body": 7}
 
 CSS = """
@@ -49,11 +50,13 @@ def answer(tagger: Tagger, values: list[str]) -> str:
     scores = tagger.scores([fields])[0]
     milliseconds = 1000 * (time.perf_counter() - started)
     order = scores.argsort()[::-1]
-    given = [index for index in order if scores[index] >= tagger.thresholds[index]]
-    others = [index for index in order if scores[index] < tagger.thresholds[index]][:NEXT_BEST]
+    is_given = decide(scores[None], tagger.thresholds, tagger.manifest.kind)[0]
+    given = [index for index in order if is_given[index]]
+    others = [index for index in order if not is_given[index]][:NEXT_BEST]
+    one = tagger.manifest.kind == "multiclass"
     parts = [
         bars(tagger, scores, given, "tags given") if given else note("No label reaches its threshold for this text."),
-        note("Next best, below their thresholds:"), bars(tagger, scores, others, "tags next"),
+        note("Next best:" if one else "Next best, below their thresholds:"), bars(tagger, scores, others, "tags next"),
         note(f"Tagged in {milliseconds:.1f} ms among {len(tagger.labels)} labels on this computer's CPU."),
     ]
     return "".join(parts)
@@ -61,11 +64,15 @@ def answer(tagger: Tagger, values: list[str]) -> str:
 
 def bars(tagger: Tagger, scores, indices, css_class: str) -> str:
     rows = "".join(
-        f'<div class="tag" title="threshold {tagger.thresholds[index]:.2f}"><span class="name">'
+        f'<div class="tag"{tooltip(tagger, index)}><span class="name">'
         f'{html.escape(tagger.labels[index])}</span><span class="track"><span class="bar" style="display:block;'
         f'width:{100 * scores[index]:.1f}%"></span></span><span class="score">{100 * scores[index]:.0f} %</span></div>'
         for index in indices)
     return f'<div class="{css_class}">{rows}</div>'
+
+
+def tooltip(tagger: Tagger, index: int) -> str:
+    return "" if tagger.manifest.kind == "multiclass" else f' title="threshold {tagger.thresholds[index]:.2f}"'
 
 
 def note(text: str) -> str:
@@ -79,8 +86,9 @@ def message(text: str) -> str:
 def build_page(tagger: Tagger) -> gr.Blocks:
     """The page for one model: a box for each of its input fields."""
     manifest = tagger.manifest
+    what = "the best label" if manifest.kind == "multiclass" else "every fitting label"
     with gr.Blocks(title=f"Tagwright: {manifest.title}", analytics_enabled=False) as page:
-        gr.Markdown(f"# {manifest.title}\nType a text as a visitor of the site would; every fitting label appears with "
+        gr.Markdown(f"# {manifest.title}\nType a text as a visitor of the site would; {what} appears with "
                     f"its score. At most {manifest.max_length} tokens (about {manifest.max_length * 3 // 4} words) are read.")
         with gr.Row():
             with gr.Column():

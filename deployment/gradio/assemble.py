@@ -14,7 +14,7 @@ from tagwright.errors import TagwrightError
 from tagwright.tagger import FILES
 
 APP_FILES = ["app.py", "README.md", "requirements.txt"]
-SERVING_MODULES = ["__init__.py", "errors.py", "text.py", "bundle.py", "tagger.py"]
+SERVING_MODULES = ["__init__.py", "errors.py", "text.py", "bundle.py", "decisions.py", "label_names.py", "tagger.py"]
 MODEL_FILES = ["config.json", "tokenizer.json", "tokenizer_config.json", FILES["int8"]]
 
 

@@ -1,0 +1,111 @@
+"""What texts without labels are worth as pseudo-labelled rows (Lee, "Pseudo-label", ICML 2013 workshop).
+
+The task's training rows are dealt into two halves, of which the second one's labels are hidden. A model trained on the
+first half labels the texts of the second, and another is trained on both. It is compared with the first model, which it
+should pass, and with one trained on all rows and their true labels, which it cannot.
+"""
+
+import argparse
+import dataclasses
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from benchmarks import runs
+from tagwright import errors, metrics
+from tagwright.dataset import Dataset
+from tagwright.stage import content_id
+from tagwright.task import Task
+from tagwright.thresholds import choose_thresholds
+from tagwright.training import build_learner, fit, predict
+
+TASK = "cooking"
+VERSION = 1  # goes up when the library's code changes what a recipe gives
+ROWS = {
+    "half": "half of the training rows",
+    "half + pseudo-labels": "that, and the texts of the other half, labelled by the model trained on the first",
+    "all": "all training rows",
+}
+
+
+def compare(task: Task, dataset: Dataset) -> dict[str, dict]:
+    """For each of ROWS the number of training rows, `train_seconds`, and the scores of the validation and test rows; and of
+    the pseudo-labels their micro-F1 and the share of texts that got one. The task's seed deals the rows."""
+    half = dataset.train.sample(frac=0.5, random_state=task.training.seed)
+    hidden = dataset.train.drop(half.index)
+    model = Trained(task, dataset, half)
+    given = metrics.decide(model.scores(hidden), model.thresholds, task.kind)
+    pseudo = hidden.assign(labels=[[dataset.labels[index] for index in np.flatnonzero(row)] for row in given])
+    pseudo = pseudo[given.any(1)]  # a text without a label would teach that none of them fits
+    found = metrics.micro_f1(dataset.targets(hidden), given)
+    quality = {"micro_f1": round(found, 4), "share": round(len(pseudo) / len(hidden), 4)}
+    return {
+        "half": model.result(),
+        "half + pseudo-labels": Trained(task, dataset, pd.concat([half, pseudo])).result() | {"pseudo": quality},
+        "all": Trained(task, dataset, dataset.train).result(),
+    }
+
+
+class Trained:
+    """A model trained on these rows by the task's recipe for so many; thresholds are chosen on the validation rows."""
+
+    def __init__(self, task: Task, dataset: Dataset, rows: pd.DataFrame):
+        self.task, self.dataset, self.rows = task, dataset, len(rows)
+        started = time.perf_counter()
+        self.learner = build_learner(task, dataclasses.replace(dataset, train=rows))
+        fit(task, self.learner)
+        self.seconds = round(time.perf_counter() - started, 1)
+        y_true, scores = dataset.targets(dataset.validation), self.scores(dataset.validation)
+        self.thresholds = choose_thresholds(y_true, scores, task.kind, task.training.thresholds == "per_label")
+
+    def scores(self, part: pd.DataFrame) -> np.ndarray:
+        tokenizer = self.learner.dls.before_batch[0].hf_tokenizer
+        logits = predict(self.learner.model.hf_model, tokenizer, list(part["text"]), self.task.model.max_length)
+        return metrics.probabilities(logits, self.task.kind)
+
+    def result(self) -> dict:
+        parts = {"validation": self.dataset.validation, "test": self.dataset.test}
+        return {"rows": self.rows, "train_seconds": self.seconds} | {
+            name: metrics.summary(self.dataset.targets(part), self.scores(part), self.thresholds, self.task.kind)
+            for name, part in parts.items()}
+
+
+def kept(task: Task, data_dir: Path, seed: int, work: Path) -> dict[str, dict]:
+    """`compare` with a seed, kept on disk."""
+    dataset = Dataset.load(data_dir, task.name)
+    seeded = runs.with_tables(task, {"training": {"seed": seed}})
+    depends = {"data": content_id(data_dir), "model": task.model.model_dump(), "training": seeded.training.model_dump(),
+               "version": VERSION}
+    folder = runs.run_folder(work / task.name, f"pseudo-labels-seed{seed}", depends)
+    return runs.kept(folder, depends, lambda _: {"rows": compare(seeded, dataset)})["rows"]
+
+
+def measure(task: Task, data_dir: Path, seeds: list[int], work: Path) -> dict[str, dict]:
+    """Means and spreads over the seeds, one entry for each of ROWS."""
+    found = [kept(task, data_dir, seed, work) for seed in seeds]
+
+    def over_seeds(name: str, part: str) -> dict:
+        return {key: runs.mean_and_spread([each[name][part][key] for each in found]) for key in found[0][name][part]}
+
+    return {name: {"what": what, "rows": runs.mean_and_spread([each[name]["rows"] for each in found]),
+                   **{part: over_seeds(name, part) for part in ("validation", "test", "pseudo") if part in found[0][name]}}
+            for name, what in ROWS.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", nargs="+", type=int, choices=runs.SEEDS, default=runs.SEEDS)
+    options = parser.parse_args()
+    torch.set_num_threads(runs.THREADS)
+    task, work = Task.load(TASK), runs.WORK / "ablation"
+    data_dir, = runs.data_folders(task, None, work)
+    for name, row in measure(task, data_dir, options.seeds, work).items():
+        scores = [f"{key} {runs.cell(value)}" for part in ("test", "pseudo") for key, value in row.get(part, {}).items()]
+        print(f"{name}: {row['rows']['mean']:,.0f} rows  {'  '.join(scores)}")
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,102 @@
+"""What the benchmarks that train share: data sets, single runs that are kept on disk, and means over them.
+
+A run is one folder with a `run.json`, named by a hash of all it depends on, and is written whole or not at all. So a
+benchmark can be killed at any moment: the next time it makes only what is missing.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from iterstrat.ml_stratifiers import MultilabelStratifiedKFold, MultilabelStratifiedShuffleSplit
+
+from tagwright.dataset import Dataset, clean
+from tagwright.stage import RECORD, Stage, release_memory, write_json
+from tagwright.task import ROOT, Task
+
+WORK = ROOT / "data" / "work" / "bench"
+THREADS = 2  # for every system, in training and in tagging
+SEEDS = [1, 2, 3]
+# What a choice on validation rows goes by: the mean of these.
+HEADLINES = {"multilabel": ("p_at_1", "r_at_5", "micro_f1", "macro_f1_supported"), "multiclass": ("accuracy",)}
+
+
+def run_folder(parent: Path, name: str, depends: dict) -> Path:
+    """Where the run called `name` that depends on `depends` (anything JSON can hold) lies, or will lie."""
+    text = json.dumps(depends, sort_keys=True, default=str)
+    return parent / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def kept(folder: Path, depends: dict, make: Callable[[Path], dict]) -> dict:
+    """The record of the run in `folder`; where there is none yet, `make(partial folder)` is called and its result kept."""
+    if (folder / RECORD).is_file():
+        return read_json(folder / RECORD)
+    stage = Stage("benchmark", folder, [], depends)
+    with stage.writing() as partial:
+        stage.record |= make(partial)
+    release_memory()
+    return stage.record
+
+
+def read_json(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf8"))
+
+
+def with_tables(task: Task, tables: dict[str, dict]) -> Task:
+    """The task with some keys of its tables changed, checked as in a task file: `{"training": {"epochs": 2}}`."""
+    table = task.model_dump()
+    for section, keys in tables.items():
+        table[section] |= keys
+    return Task(**table, file=task.file)
+
+
+def data_folders(task: Task, folds: int | None, work: Path) -> list[Path]:
+    """The task's cleaned data set as a list of one folder, or, for cross-validation, one folder for each fold."""
+    whole = work / task.name / "dataset"
+    clean(task, task.raw_path(), whole)
+    if folds is None:
+        return [whole]
+    dataset = Dataset.load(whole, task.name)
+    rows = pd.concat([dataset.train, dataset.validation, dataset.test], ignore_index=True)
+    targets = dataset.targets(rows)
+    splitter = MultilabelStratifiedKFold(folds, shuffle=True, random_state=task.split.seed)
+    return [_write_fold(task, dataset.labels, rows, targets, rest, test, whole.with_name(f"fold{number}"))
+            for number, (rest, test) in enumerate(splitter.split(targets, targets), 1)]
+
+
+def _write_fold(task: Task, labels: list[str], rows: pd.DataFrame, targets: np.ndarray, rest: np.ndarray, test: np.ndarray,
+                folder: Path) -> Path:
+    """A data set in the form that `clean` writes; its validation rows are taken from `rest`."""
+    shuffle = MultilabelStratifiedShuffleSplit(1, test_size=task.split.validation, random_state=task.split.seed)
+    train, validation = next(shuffle.split(targets[rest], targets[rest]))
+    parts = {"train": rest[train], "validation": rest[validation], "test": test}
+    settings = {name: part.tolist() for name, part in parts.items()}
+    stage = Stage("fold", folder, [folder.with_name("dataset")], settings)
+    if stage.unchanged():
+        return folder
+    with stage.writing() as partial:
+        for name, part in parts.items():
+            rows.iloc[np.sort(part)].to_parquet(partial / f"{name}.parquet", index=False)
+        write_json(partial / "labels.json", labels)
+        stage.record |= {"rows": {name: len(part) for name, part in parts.items()}}
+    return folder
+
+
+def headline(scores: dict[str, float], kind: str) -> float:
+    """One number to choose by."""
+    return float(np.mean([scores[key] for key in HEADLINES[kind]]))
+
+
+def mean_and_spread(values: list[float]) -> dict[str, float | None]:
+    """Mean and standard deviation (None of a single value)."""
+    spread = round(float(np.std(values, ddof=1)), 4) if len(values) > 1 else None
+    return {"mean": round(float(np.mean(values)), 4), "spread": spread}
+
+
+def cell(value: dict[str, float | None], digits: int = 3) -> str:
+    """`0.736 ± 0.002`."""
+    spread = "" if value["spread"] is None else f" ± {value['spread']:.{digits}f}"
+    return f"{value['mean']:.{digits}f}{spread}"

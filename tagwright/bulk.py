@@ -1,0 +1,294 @@
+"""Tags every row of a file of any size: read as a stream, tagged on all cores, written whole or not at all, and taken up
+again after a kill.
+
+The output has a row for every row that could be read, in the input's order: the input's columns, `line` (where the row
+begins in the input, from 1; of a parquet file the row's number), `tags` (its labels, best first) and `scores` (theirs).
+Where the input has a column of such a name already, ours is called `tagwright_tags`, and so on. CSV holds lists as JSON.
+Rows that cannot be read, or hold no text, are in `<output>.rejected.jsonl`, each with its line and the reason.
+
+A chunk of rows is the unit of work: once tagged it is a file in the hidden folder `.<output>.parts`, which goes when the
+output is there. What a chunk holds depends on the input alone, so a run that finds such a folder tags only what is missing.
+"""
+
+import contextlib
+import csv
+import difflib
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections import Counter, deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnxruntime
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm.auto import tqdm
+
+from tagwright import __version__
+from tagwright.errors import TagwrightError
+from tagwright.rows import IS_JSON, Source, read_tables, scan, to_json
+from tagwright.stage import full_disk_named, sha256, write_json
+from tagwright.tagger import Tagger, cores
+from tagwright.text import compose
+
+CHUNK_ROWS = 1024  # few enough to keep every core busy to the end, many enough to batch by length
+CHUNKS_A_GROUP = 8  # chunks that make one row group of a parquet file
+BATCH_SIZE = 16  # for one thread: more tokens at once no longer fit into its cache
+OWN_COLUMNS = {"line": pa.int64(), "tags": pa.list_(pa.string()), "scores": pa.list_(pa.float64())}
+
+
+@dataclass
+class Reading:
+    """How a row becomes a text: `columns` hold the model's fields, and the template joins them (a field that the file lacks is
+    empty); without a template the one column is the text."""
+
+    columns: list[str]
+    fields: list[str]
+    template: str | None
+
+    def text(self, cells: dict) -> str:
+        """The text of a row, "" where it has none."""
+        plain = {name: _plain(value) for name, value in cells.items()}
+        if not any(plain.values()) or self.template is None:
+            return "".join(plain.values())
+        return compose(self.template, dict.fromkeys(self.fields, "") | plain)
+
+
+@dataclass
+class Chunk:
+    """CHUNK_ROWS rows on their way; `lines`, `table` (the input's columns) and `texts` are those that can be tagged."""
+
+    number: int
+    rows: int
+    lines: list[int]
+    table: pa.Table
+    texts: list[str]
+    rejected: list[dict]
+
+
+def tag_file(model: Path, path: Path, out: Path, text: str | None = None) -> dict:
+    """Tag the rows of `path` (csv, tsv, jsonl, parquet, or txt: one text a line) with a model folder into `out` (parquet, csv
+    or jsonl). The text is the model's fields, from the columns of these names, or the column `text` alone.
+
+    Returns counts: `rows` read, `written`, `rejected` (reason -> rows), `resumed` (rows that an earlier run had tagged); and
+    `fields_missing` and `seconds`. Raises TagwrightError where a file cannot be read or written, is of no known form, lacks
+    the columns, or changes meanwhile; what was tagged until then is kept for the next run.
+    """
+    started = time.monotonic()
+    if out.suffix not in WRITERS:
+        raise TagwrightError(f"{out}: the ending must be one of {', '.join(WRITERS)}")
+    if out.exists() and path.exists() and out.samefile(path):
+        raise TagwrightError(f"{out}: is the input; choose another name for the output")
+    tagger = Tagger.load(model, threads=1)  # one thread a chunk and as many chunks as cores: they never wait for each other
+    source = scan(path)
+    state = _state(path)
+    reading = _how_to_read(source, tagger, text)
+    own = _own_columns(source)
+    job = {"input": sha256(path), "model": tagger.manifest.checksum, "columns": reading.columns, "template": reading.template,
+           "types": str(source.schema()), "chunk_rows": CHUNK_ROWS, "batch_size": BATCH_SIZE,
+           "versions": {"tagwright": __version__, "onnxruntime": onnxruntime.__version__}}
+    parts = out.with_name(f".{out.name}.parts")
+    with _alone(parts), full_disk_named(out):
+        _begin(parts, job)
+        counts = _tag_chunks(tagger, source, read_chunks(source, reading), own, parts)
+        if _state(path) != state:
+            raise TagwrightError(f"{path}: changed while it was read; run the same command again")
+        _join(source, parts, counts.pop("chunks"), own, out)
+        shutil.rmtree(parts)
+    missing = [] if reading.template is None else [name for name in reading.fields if name not in reading.columns]
+    return counts | {"fields_missing": missing, "seconds": round(time.monotonic() - started, 1)}
+
+
+def _how_to_read(source: Source, tagger: Tagger, text: str | None) -> Reading:
+    if source.form == "txt":
+        text = text or "text"
+    fields, template = ([text], None) if text else (tagger.manifest.fields, tagger.manifest.template)
+    names = list(source.columns)
+    if columns := [name for name in fields if name in names]:
+        return Reading(columns, fields, template)
+    nearest = difflib.get_close_matches(fields[0], names, n=1)
+    meant = f"; did you mean {nearest[0]!r}?" if nearest else ""
+    hint = "" if text else ", which the model reads; name the column that holds the text with --text"
+    raise TagwrightError(f"{source.path}: no column {' or '.join(map(repr, fields))}{hint}{meant} (it has: {', '.join(names)})")
+
+
+def _own_columns(source: Source) -> dict[str, pa.DataType]:
+    own = {f"tagwright_{name}" if name in source.columns else name: kind for name, kind in OWN_COLUMNS.items()}
+    if taken := set(own) & set(source.columns):
+        raise TagwrightError(f"{source.path}: the output needs the names of its columns {', '.join(sorted(taken))}: "
+                             "rename them")
+    return own
+
+
+def _plain(value) -> str:
+    if value is None or value != value:  # NaN differs from itself
+        return ""
+    return str(value).strip()
+
+
+def _state(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+# --- tagging -----------------------------------------------------------------------------------------------------
+
+
+def read_chunks(source: Source, reading: Reading) -> Iterator[Chunk]:
+    """The file's rows, CHUNK_ROWS at a time, with their texts; rows without a text are rejected."""
+    for number, (count, lines, table, rejected) in enumerate(read_tables(source, CHUNK_ROWS)):
+        texts = [reading.text(cells) for cells in table.select(reading.columns).to_pylist()]
+        if blank := [index for index, text in enumerate(texts) if not text]:
+            rejected = rejected + [{"line": lines[index], "reason": "no text", "detail": "", "row": row}
+                                   for index, row in zip(blank, table.take(blank).to_pylist(), strict=True)]
+            rejected.sort(key=lambda entry: entry["line"])
+            kept = [index for index, text in enumerate(texts) if text]
+            table = table.take(pa.array(kept, pa.int64()))
+            lines, texts = [lines[index] for index in kept], [texts[index] for index in kept]
+        yield Chunk(number, count, lines, table, texts, rejected)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, which the system gives back however a process ends."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / "lock").open("w")
+    except OSError as error:
+        raise TagwrightError(f"{folder.parent}: cannot be written: {error.strerror}") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise TagwrightError(f"{folder}: another `tagwright tag` is at work there") from None
+        yield
+
+
+def _begin(parts: Path, job: dict) -> None:
+    """Keep the chunks that are there if they are of the same job, else remove them."""
+    record = parts / "job.json"
+    try:
+        if json.loads(record.read_text(encoding="utf8")) == job:
+            return
+    except (FileNotFoundError, ValueError):  # none yet, or a torn one
+        pass
+    record.unlink(missing_ok=True)
+    for part in parts.glob("*.parquet"):
+        part.unlink()
+    write_json(record, job)
+
+
+def _tag_chunks(tagger: Tagger, source: Source, chunks: Iterator[Chunk], own: dict, parts: Path) -> dict:
+    """Tag the chunks that are not there yet, on all cores; the rejected rows are written anew by every run."""
+    counts = {"rows": 0, "written": 0, "rejected": Counter(), "resumed": 0, "chunks": 0}
+    there = min(source.rows, CHUNK_ROWS * len(list(parts.glob("*.parquet"))))  # not counted into the bar's rate
+    running: deque = deque()
+    with (ThreadPoolExecutor(cores()) as pool, (parts / "rejected.jsonl").open("w", encoding="utf8") as rejected,
+          tqdm(total=source.rows, initial=there, desc="tag", unit=" rows", smoothing=0, disable=None) as bar):
+        try:
+            for chunk in chunks:
+                counts["chunks"] += 1
+                counts["rows"] += chunk.rows
+                counts["written"] += len(chunk.lines)
+                counts["rejected"].update(entry["reason"] for entry in chunk.rejected)
+                rejected.writelines(_json_line(entry) for entry in chunk.rejected)
+                part = _part(parts, chunk.number)
+                if part.exists():
+                    counts["resumed"] += len(chunk.lines)
+                    continue
+                running.append((pool.submit(_tag_chunk, tagger, chunk, own, part), chunk.rows))
+                if len(running) > 2 * cores():  # bounds the memory: reading is quicker than tagging
+                    _await(running, bar)
+            while running:
+                _await(running, bar)
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return counts
+
+
+def _await(running: deque, bar: tqdm) -> None:
+    future, rows = running.popleft()
+    future.result()
+    bar.update(rows)
+
+
+def _tag_chunk(tagger: Tagger, chunk: Chunk, own: dict[str, pa.DataType], part: Path) -> None:
+    tags = tagger.tag(chunk.texts, BATCH_SIZE)
+    labels, scores = ([[pair[at] for pair in row] for row in tags] for at in (0, 1))
+    columns = [chunk.lines, labels, [[round(score, 4) for score in row] for row in scores]]
+    table = chunk.table
+    for (name, kind), values in zip(own.items(), columns, strict=True):
+        table = table.append_column(name, pa.array(values, kind))
+    partial = part.with_suffix(".partial")
+    with partial.open("wb") as file:
+        pq.write_table(table, file)
+        file.flush()
+        os.fsync(file.fileno())  # before the renaming: a chunk that is there is whole, after a power cut too
+    os.replace(partial, part)
+
+
+def _part(parts: Path, number: int) -> Path:
+    return parts / f"{number:09}.parquet"
+
+
+# --- writing -----------------------------------------------------------------------------------------------------
+
+
+def _join(source: Source, parts: Path, chunks: int, own: dict[str, pa.DataType], out: Path) -> None:
+    """Write the chunks as one file, which appears under its name when it is whole, and beside it the rejected rows."""
+    schema = pa.schema([*source.schema(), *own.items()])
+    numbers = range(chunks)
+    groups = (pa.concat_tables([_read_part(_part(parts, number), schema) for number in numbers[first : first + CHUNKS_A_GROUP]])
+              for first in tqdm(numbers[::CHUNKS_A_GROUP], desc="write", unit=" groups", disable=None, leave=False))
+    partial = parts / f"whole{out.suffix}"
+    WRITERS[out.suffix](partial, schema, groups)
+    rejected = out.with_name(f"{out.name}.rejected.jsonl")
+    if (parts / "rejected.jsonl").stat().st_size:
+        os.replace(parts / "rejected.jsonl", rejected)
+    else:
+        rejected.unlink(missing_ok=True)  # an earlier run's
+    os.replace(partial, out)
+
+
+def _read_part(path: Path, schema: pa.Schema) -> pa.Table:
+    try:
+        return pq.read_table(path).cast(schema)
+    except pa.ArrowException as error:
+        raise TagwrightError(f"{path}: damaged ({error}); remove it and run the same command again") from None
+
+
+def _write_parquet(path: Path, schema: pa.Schema, groups: Iterator[pa.Table]) -> None:
+    with pq.ParquetWriter(path, schema) as writer:
+        for group in groups:
+            writer.write_table(group)
+
+
+def _write_csv(path: Path, schema: pa.Schema, groups: Iterator[pa.Table]) -> None:
+    with path.open("w", encoding="utf8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(schema.names)
+        for group in groups:
+            writer.writerows([to_json(cell) if isinstance(cell, list | dict) else cell for cell in row.values()]
+                             for row in group.to_pylist())
+
+
+def _write_jsonl(path: Path, schema: pa.Schema, groups: Iterator[pa.Table]) -> None:
+    held_as_json = [field.name for field in schema if field.metadata == IS_JSON]
+    with path.open("w", encoding="utf8") as file:
+        for group in groups:
+            for row in group.to_pylist():
+                row |= {name: json.loads(row[name]) for name in held_as_json if row[name] is not None}
+                file.write(to_json(row) + "\n")
+
+
+def _json_line(entry: dict) -> str:
+    # bytes that are no UTF-8, read as lone surrogates, stay visible as escapes
+    return to_json(entry).encode("utf8", "backslashreplace").decode("utf8") + "\n"
+
+
+WRITERS = {".parquet": _write_parquet, ".csv": _write_csv, ".jsonl": _write_jsonl}

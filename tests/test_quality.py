@@ -1,0 +1,236 @@
+"""The side-by-side benchmark and the ablation on a tiny task: the same code as for the real ones, everything really trained."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pydantic
+import pytest
+from conftest import write_jsonl, write_task
+from tiny import write_tiny
+
+from benchmarks import ablation, quality, runs
+from benchmarks.rivals import FastText, Template, Tfidf
+from tagwright.dataset import Dataset
+from tagwright.stage import RECORD
+from tagwright.task import Task
+
+pytest.importorskip("fasttext", reason="fastText has wheels for Linux on x86_64 only")
+
+
+class QuickFastText(FastText):
+    walks, buckets = [[{"epoch": 100}, {"epoch": 10}]], 1000
+
+
+class QuickTfidf(Tfidf):
+    search = [1.0, 30.0]
+
+
+class QuickTemplate(Template):
+    recipe = Template.recipe | {"epochs": 2}
+
+
+class OnceTagwright(quality.Tagwright):
+    seeds = False  # exporting takes the longest
+
+
+SYSTEMS = [QuickFastText(), QuickTfidf(), QuickTemplate(), OnceTagwright()]
+FORMS = ["fastText", "TF-IDF + logistic regression", "the usual template", "Tagwright PyTorch", "Tagwright int8"]
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory) -> Task:
+    return Task.load(write_tiny(tmp_path_factory.mktemp("tiny"), rows=240, epochs=10))
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    return tmp_path_factory.mktemp("bench")
+
+
+@pytest.fixture(scope="module")
+def data_dirs(task, work):
+    return runs.data_folders(task, None, work)
+
+
+@pytest.fixture(scope="module")
+def measured(task, data_dirs, work) -> dict:
+    return quality.measure(task, data_dirs, SYSTEMS, [1, 2], work)
+
+
+def test_every_system_is_trained_scored_weighed_and_timed(measured):
+    assert list(measured["systems"]) == FORMS
+    for form, system in measured["systems"].items():
+        assert set(system["metrics"]) == {"p_at_1", "r_at_5", "micro_f1", "macro_f1", "macro_f1_supported"}
+        assert system["train_seconds"]["mean"] > 0
+        assert system["ms_per_text"] > 0
+        assert system["bytes"] > 1000
+        assert system["runs"] == (2 if form in ("fastText", "the usual template") else 1)
+        assert (system["metrics"]["p_at_1"]["spread"] is None) == (system["runs"] == 1)
+    assert measured["systems"]["fastText"]["metrics"]["p_at_1"]["mean"] > 0.8
+    assert measured["systems"]["TF-IDF + logistic regression"]["metrics"]["micro_f1"]["mean"] > 0.8
+    for form in quality.Tagwright.forms:
+        assert measured["systems"][form]["metrics"]["p_at_1"]["mean"] > 0.6
+
+
+def test_the_table_has_a_line_for_each_system(measured):
+    results = {"tasks": {"books": measured}, "seeds": [1, 2], "machine": "a machine"}
+    table = quality.render(results)
+    lines = [line for line in table.splitlines() if line.startswith("| ")]
+    assert [line.split(" | ")[0].removeprefix("| ") for line in lines] == ["system", *FORMS]
+    assert len({line.count("|") for line in lines}) == 1
+    value = measured["systems"]["the usual template"]["metrics"]["p_at_1"]
+    assert f"{value['mean']:.3f} ± {value['spread']:.3f}" in lines[3]
+
+
+def test_what_is_on_disk_is_not_made_again_and_what_is_missing_is(task, data_dirs, work, measured):
+    before = {path: path.stat().st_mtime_ns for path in work.rglob(RECORD)}
+    gone = next(path.parent for path in before if path.parent.name.startswith("dataset-seed2") and "fasttext" in str(path))
+    shutil.rmtree(gone)
+    again = quality.measure(task, data_dirs, SYSTEMS, [1, 2], work)
+    after = {path: path.stat().st_mtime_ns for path in work.rglob(RECORD)}
+    assert {path for path in after if after[path] != before[path]} == {gone / RECORD}
+    scores = {form: system["metrics"] for form, system in measured["systems"].items() if form != "fastText"}
+    assert {form: again["systems"][form]["metrics"] for form in scores} == scores
+
+
+def test_a_run_that_was_killed_leaves_nothing_that_counts(task, data_dirs, tmp_path):
+    class Killed(QuickTfidf):
+        def train(self, *args):
+            super().train(*args)
+            raise KeyboardInterrupt
+
+    run = quality.Run(task, data_dirs[0], Killed(), 1, tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        run.make()
+    assert not run.done
+    assert quality.Run(task, data_dirs[0], QuickTfidf(), 1, tmp_path).make()["forms"]
+    assert run.done
+
+
+def test_a_changed_recipe_is_another_run_for_those_it_concerns(task, data_dirs, work):
+    longer = runs.with_tables(task, {"training": {"epochs": 11}})
+    same = {system.key: quality.Run(task, data_dirs[0], system, 1, work).folder
+            == quality.Run(longer, data_dirs[0], system, 1, work).folder for system in SYSTEMS}
+    assert same == {"fasttext": True, "tfidf": True, "template": False, "tagwright": False}
+
+
+def test_choices_do_not_look_at_test_rows(task, data_dirs, tmp_path):
+    """With other labels in the test rows, settings, thresholds and validation scores stay what they are."""
+    spoilt = tmp_path / "dataset"
+    shutil.copytree(data_dirs[0], spoilt)
+    test = pd.read_parquet(spoilt / "test.parquet")
+    test.assign(labels=[["cats"]] * len(test)).to_parquet(spoilt / "test.parquet")
+    records = [quality.Run(task, folder, QuickTfidf(), 1, tmp_path / name).make()
+               for name, folder in (("true", data_dirs[0]), ("false", spoilt))]
+    (true, false), form = records, "TF-IDF + logistic regression"
+    assert true["chosen"] == false["chosen"]
+    for key in ("threshold", "validation"):
+        assert true["forms"][form][key] == false["forms"][form][key]
+    assert true["forms"][form]["test"] != false["forms"][form]["test"]
+
+
+def test_fasttext_takes_the_best_settings_that_were_tried(task, work, measured):
+    choice, = (work / "books" / "fasttext").glob("*-choice-*/run.json")
+    record = json.loads(choice.read_text())
+    best = max(record["tried"], key=lambda trial: trial["score"])
+    assert 4 <= len(record["tried"]) <= 6
+    assert {trial["settings"]["loss"] for trial in record["tried"]} == {"ova", "softmax"}
+    assert measured["systems"]["fastText"]["chosen"] == best["settings"]
+
+
+def test_a_saved_tfidf_model_gives_what_the_fitted_one_gave(task, data_dirs, tmp_path):
+    dataset = Dataset.load(data_dirs[0])
+    fitted, _ = Tfidf()._fit(task, dataset, 30.0)
+    Tfidf().train(task, data_dirs[0], {"C": 30.0}, 1, tmp_path)
+    loaded = Tfidf().load(task, dataset.labels, tmp_path, {"C": 30.0})
+    texts = [*dataset.test["text"], "", "cats1 and what it never saw"]
+    assert np.allclose(loaded.scores(texts), fitted.predict_proba(texts), atol=1e-5)
+
+
+def test_the_template_is_what_tutorials_show(task, data_dirs):
+    dataset, template = Dataset.load(data_dirs[0]), Template()
+    assert template.depends(runs.with_tables(task, {"training": {"soup": 2}}), 200)["epochs"] == 20  # as ours, two runs of ten
+    settings = template.depends(runs.with_tables(task, {"training": {"epochs": 3, "soup": 1}}), 200)
+    assert (settings["epochs"], settings["batch_size"]) == (5, 16)
+    learner = template.learner(task, dataset, settings, 1)
+    assert type(learner.model.hf_model).__name__ == "BertForSequenceClassification"
+    assert type(learner.loss_func).__name__ == "BCEWithLogitsLossFlat"
+    assert learner.dls.bs == 16
+    inputs, targets = learner.dls.one_batch()
+    assert targets.shape == (16, len(dataset.labels))
+    assert learner.loss_func(learner.model(inputs).logits, targets) < 1.5  # averaged, not summed, over labels
+    assert list(learner.dls.vocab) == dataset.labels
+
+
+def test_folds_share_out_all_rows_and_validation_lies_in_the_training_part(task, tmp_path):
+    folders = runs.data_folders(task, 3, tmp_path)
+    folds = [Dataset.load(folder) for folder in folders]
+    lines = [{part: set(getattr(fold, part)["line"]) for part in ("train", "validation", "test")} for fold in folds]
+    assert len(folders) == 3
+    assert set.union(*(fold["test"] for fold in lines)) == set.union(*lines[0].values())
+    assert sum(len(fold["test"]) for fold in lines) == sum(map(len, lines[0].values()))
+    for fold, parts in zip(folds, lines, strict=True):
+        assert not parts["train"] & parts["validation"]
+        assert not parts["test"] & (parts["train"] | parts["validation"])
+        shares = fold.targets(fold.test).mean(0) / fold.targets(fold.train).mean(0)
+        assert (abs(shares - 1) < 0.2).all()  # stratified
+    scored = quality.measure(task, folders, [QuickTfidf()], [1, 2], tmp_path)
+    records = [quality.Run(task, folder, QuickTfidf(), 1, tmp_path).make() for folder in folders]
+    p_at_1 = [record["forms"]["TF-IDF + logistic regression"]["test"]["p_at_1"] for record in records]
+    assert scored["systems"]["TF-IDF + logistic regression"]["metrics"]["p_at_1"]["mean"] == round(float(np.mean(p_at_1)), 4)
+    assert scored["folds"] == 3
+
+
+def test_one_label_a_row_is_scored_by_accuracy(task, tmp_path):
+    rows = [json.loads(line) for line in (task.file.parent / "rows.jsonl").read_text().splitlines()]
+    write_jsonl(tmp_path / "rows.jsonl", [row for row in rows if len(row["tags"]) == 1])
+    one = Task.load(write_task(tmp_path, "rows.jsonl", kind="multiclass", model=task.model.model_dump(),
+                               training={"epochs": 1, "batch_size": 16}))
+    data_dirs = runs.data_folders(one, None, tmp_path)
+    found = quality.measure(one, data_dirs, SYSTEMS[:3], [1], tmp_path)
+    assert found["systems"]["fastText"]["metrics"]["accuracy"]["mean"] > 0.8
+    assert found["systems"]["TF-IDF + logistic regression"]["metrics"]["accuracy"]["mean"] > 0.8
+    assert 0 < found["systems"]["the usual template"]["metrics"]["accuracy"]["mean"] <= 1
+    assert "| accuracy |" in quality.render({"tasks": {"books": found}, "seeds": [1], "machine": "a machine"})
+
+
+def test_bars_are_for_scores_to_pass_and_for_seconds_to_stay_under():
+    system = {"metrics": {"p_at_1": {"mean": 0.75}, "r_at_5": {"mean": 0.6}}, "train_seconds": {"mean": 901.0}}
+    tasks = {"books": {"systems": dict.fromkeys(quality.Tagwright.forms, system)}}
+    checks = quality.check_bars(tasks, {"books": {"p_at_1": 0.75, "r_at_5": 0.7, "train_seconds": 900}})
+    assert [check["what"] for check in checks[:3]] == ["p_at_1", "r_at_5", "train_seconds"]
+    assert [check["met"] for check in checks] == [True, False, False] * 2
+
+
+def test_the_ablation_trains_each_variation_once_and_compares_it_with_the_default(task, data_dirs, tmp_path):
+    stuck = {"training": {"head_init": "random", "encoder_lr": 1e-7, "head_lr": 1e-7}}
+    variations = [ablation.DEFAULT, ablation.Variation("hardly trained", "tiny steps", stuck)]
+    rows = ablation.measure(task, data_dirs[0], variations, [1, 2], tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob(RECORD)}
+    assert len(before) == 4
+    assert rows["hardly trained"]["verdict"].startswith("worse (-")
+    assert rows["default"]["test"]["p_at_1"]["mean"] > rows["hardly trained"]["test"]["p_at_1"]["mean"]
+    assert not list(tmp_path.rglob("*.safetensors"))
+    assert ablation.measure(task, data_dirs[0], variations, [1, 2], tmp_path) == rows
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob(RECORD)}
+    results = {"task": "books", "kind": "multilabel", "seeds": [1, 2], "machine": "a machine", "variations": rows}
+    table = ablation.render(results)
+    assert "| hardly trained | tiny steps | worse (-" in table
+
+
+@pytest.mark.parametrize(("mean", "spread", "expected"), [
+    (0.63, 0.01, "better (+3.0)"), (0.61, 0.01, "no clear difference (+1.0)"), (0.57, 0.01, "worse (-3.0)"),
+    (0.61, None, "+1.0, with one seed"),
+])
+def test_a_difference_counts_where_it_is_larger_than_the_spread_explains(mean, spread, expected):
+    assert ablation.verdict({"mean": mean, "spread": spread}, {"mean": 0.6, "spread": spread}, 3) == expected
+
+
+def test_the_shipped_variations_are_valid_recipes():
+    cooking = Task.load("cooking")
+    recipes = [runs.with_tables(cooking, variation.tables) for variation in ablation.VARIATIONS]
+    assert len({recipe.model_dump_json() for recipe in recipes}) == len(recipes)
+    with pytest.raises(pydantic.ValidationError, match="head_innit"):
+        runs.with_tables(cooking, {"training": {"head_innit": "random"}})
