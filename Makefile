@@ -12,7 +12,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 TORCH := $(shell sed -n 's/^torch==/torch==/p' requirements.txt)
 BIN := .venv/bin
 
-.PHONY: help setup demo serve space test system lint notebooks bench bench-quality bench-ablation bench-tagging bench-new-labels bench-collect standin clean
+.PHONY: help setup demo serve space test system lint notebooks bench bench-quality bench-ablation bench-tagging bench-new-labels bench-profile bench-gpu bench-collect standin clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -49,7 +49,7 @@ space: setup  ## put a complete Hugging Face Space for TASK's model together in 
 
 test: setup system  ## run every test (installs Chromium and MariaDB by apt-get where they are missing: as root)
 	$(BIN)/ruff check .
-	$(BIN)/pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile  # a thread for each of the two, which else wait for each other
 
 APT := chromium chromium-headless-shell chromium-driver mariadb-server
 system:
@@ -80,6 +80,12 @@ bench-new-labels: setup  ## measure labels of cooking that were hidden from trai
 
 bench-tagging: setup  ## measure tagging of 10,000 to 1,000,000 titles beside the transformers pipeline
 	PYTHONPATH=. $(BIN)/python benchmarks/tagging.py
+
+bench-profile: setup  ## measure where an epoch of training goes, write results/training_profile.json
+	PYTHONPATH=. $(BIN)/python benchmarks/training_profile.py
+
+bench-gpu: setup  ## measure training speed on a GPU beside the Hugging Face Trainer, write results/gpu.json
+	PYTHONPATH=. $(BIN)/python benchmarks/gpu.py
 
 bench-collect: setup system  ## measure the three ways of collecting, write results/collection.json and the README's table
 	PYTHONPATH=tests $(BIN)/python benchmarks/collection.py

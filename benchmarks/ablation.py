@@ -1,144 +1,204 @@
 """What each part of the training recipe is worth: `make bench-ablation`.
 
-The default recipe, and variations of it that each change one thing, trained on one task with several seeds. A variation is
-better or worse by its scores on the validation rows; the test rows' are for the reader. Each training is kept in
-`data/work/bench/ablation/`, so that the benchmark can be killed and started again, or made in parts (`--only`, `--seeds`).
-When all of it is there, `results/ablation.json` and the table in `docs/recipe.md` are written.
+The default recipe, and variations of it that each change one thing, trained on one task with several seeds. All are single
+runs but the soups, since the mean of several runs lifts every recipe. A variation is better or worse by its scores on the
+validation rows; the test rows' are for the reader. Each training is kept in `data/work/bench/ablation/`, so that the benchmark
+can be killed and started again. Each variation's row joins `results/ablation.json` and the table in `docs/recipe.md` when
+it has been measured, and the other rows stay: so it can be made in parts (`--only`), and a new row added to an old table.
 """
 
 import argparse
 import math
-import shutil
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from fastai.callback.core import Callback
 
-from benchmarks import runs
-from benchmarks.quality import COLUMNS, PyTorch
-from benchmarks.report import results_file, update_readme, write_results
-from benchmarks.runs import SEEDS, headline
-from tagwright import errors, metrics
+from benchmarks import pseudo_labels, runs
+from benchmarks.quality import COLUMNS
+from benchmarks.report import machine, results_file, update_readme, write_results
+from benchmarks.runs import SEEDS, Trained, headline
+from tagwright import errors
 from tagwright.dataset import Dataset
+from tagwright.model import parameter_groups
+from tagwright.pretraining import pretrain
 from tagwright.stage import content_id, package_versions
 from tagwright.task import ROOT, Task
-from tagwright.training import train
 
 TASK = "cooking"
 RESULTS = results_file("ablation")
 PAGE = ROOT / "docs" / "recipe.md"
-VERSION = 1  # goes up when the library's code changes what a recipe gives
+VERSION = 2  # goes up when the library's code changes what a recipe gives
+
+
+class GradualUnfreezing(Callback):
+    """The head is trained alone at first, then with it one more layer after the other, from above, all within the first epoch
+    (after Howard and Ruder, "Universal language model fine-tuning", ACL 2018, who take an epoch for each)."""
+
+    def before_batch(self):
+        if self.training and self.epoch == 0:
+            groups = parameter_groups(self.model)
+            thawed = 1 + self.iter * len(groups) // self.n_iter
+            for number, group in enumerate(reversed(groups)):
+                for parameter in group:
+                    parameter.requires_grad_(number < thawed)
 
 
 class Variation(NamedTuple):
-    """One row: what is changed, in words, and as tables of the task file."""
+    """One row: what is changed, in words, and as tables of the task file; or by callbacks, or by the encoder, which `encoder`
+    makes (or finds) below a folder and returns by name."""
 
     name: str
     what: str
-    tables: dict[str, dict]
+    tables: dict[str, dict] = {}
+    callbacks: tuple[type[Callback], ...] = ()
+    encoder: Callable[[Task, Path, Path], str] | None = None
 
 
-DEFAULT = Variation("default", "the recipe as it is", {})
+def pretrained(task: Task, data_dir: Path, work: Path) -> str:
+    """The task's encoder, trained further on its training texts."""
+    folder = work / "pretrained"
+    pretrain(task, data_dir, folder)
+    return str(folder)
+
+
+def training(**keys) -> dict[str, dict]:
+    return {"training": keys}
+
+
+DEFAULT = Variation("default, one run", "what the others are compared with: the recipe, with a single run")
 VARIATIONS = [
     DEFAULT,
+    Variation("soup of 2", "the mean of the weights of two runs", training(soup=2)),
+    Variation("soup of 4 (shipped)", "of four: the default for so many rows", training(soup=4)),
     Variation("random head", "the head's rows start at random, not at the label names' embeddings",
-              {"training": {"head_init": "random"}}),
+              training(head_init="random")),
+    Variation("focal loss", "easy cells count for less", training(loss="focal")),
+    Variation("asymmetric loss", "easy negative cells count for less", training(loss="asymmetric")),
+    Variation("class weights", "rare labels count for more", training(class_weights=True)),
+    Variation("per-label thresholds", "drawn towards the global one where a label has few validation rows",
+              training(thresholds="per_label")),
+    Variation("gradual unfreezing", "the head first, then layer after layer within the first epoch",
+              callbacks=(GradualUnfreezing,)),
+    Variation("layer decay 0.8", "each layer's rate is 0.8 of that above it", training(layer_decay=0.8)),
+    Variation("pre-trained on the texts", "three epochs of masked language modelling first, on the training texts",
+              encoder=pretrained),
+    Variation("1 epoch", "a third of the training", training(epochs=1)),
+    Variation("6 epochs", "twice the training, stopped early where validation scores fall", training(epochs=6)),
     Variation("CLS pooling", "the first token's vector, not the mean of all", {"model": {"pooling": "cls"}}),
-    Variation("1 epoch", "a third of the training", {"training": {"epochs": 1}}),
-    Variation("6 epochs", "twice the training, stopped early where validation scores fall", {"training": {"epochs": 6}}),
-    Variation("encoder × 0.5", "half the encoder's learning rate", {"training": {"encoder_lr": 2e-4}}),
-    Variation("encoder × 2", "twice the encoder's learning rate", {"training": {"encoder_lr": 8e-4}}),
-    Variation("head × 0.2", "a fifth of the head's learning rate", {"training": {"head_lr": 1e-3}}),
-    Variation("batches of 32", "half the batch size", {"training": {"batch_size": 32}}),
+    Variation("encoder × 0.5", "half the encoder's learning rate", training(encoder_lr=2e-4)),
+    Variation("encoder × 2", "twice the encoder's learning rate", training(encoder_lr=8e-4)),
+    Variation("head × 0.2", "a fifth of the head's learning rate", training(head_lr=1e-3)),
+    Variation("batches of 32", "half the batch size", training(batch_size=32)),
 ]
+
+
+def recipe_of(task: Task, variation: Variation) -> Task:
+    """The task as a variation trains it: a single run, unless it says otherwise."""
+    return runs.with_tables(runs.with_tables(task, training(soup=1)), variation.tables)
 
 
 def score(task: Task, data_dir: Path, variation: Variation, seed: int, work: Path) -> dict:
     """One training: `validation` and `test` scores and `train_seconds`. The model is not kept."""
     dataset = Dataset.load(data_dir, task.name)
-    varied = runs.with_tables(runs.with_tables(task, variation.tables), {"training": {"seed": seed}})
+    varied = runs.with_tables(recipe_of(task, variation), training(seed=seed))
     depends = {"data": content_id(data_dir), "model": varied.model.model_dump(), "version": VERSION,
-               "training": varied.training.for_rows(len(dataset.train)).model_dump()}
+               "training": varied.training.for_rows(len(dataset.train)).model_dump(),
+               "callbacks": [callback.__name__ for callback in variation.callbacks],
+               "encoder": variation.encoder and variation.encoder.__name__}
 
     def make(folder: Path) -> dict:
-        started = time.perf_counter()
-        train(varied, data_dir, folder / "model")
-        seconds = round(time.perf_counter() - started, 3)
-        model = PyTorch(folder / "model")
-        found = {name: metrics.summary(dataset.targets(part), model.scores(list(part["text"])), model.thresholds, task.kind)
-                 for name, part in (("validation", dataset.validation), ("test", dataset.test))}
-        shutil.rmtree(folder / "model")
-        return found | {"train_seconds": seconds}
+        changed = varied
+        if variation.encoder:
+            changed = runs.with_tables(varied, {"model": {"encoder": variation.encoder(task, data_dir, work / task.name)}})
+        return Trained(changed, dataset, callbacks=[callback() for callback in variation.callbacks]).result()
 
     folder = runs.run_folder(work / task.name, f"{variation.name.replace(' ', '-')}-seed{seed}", depends)
     return runs.kept(folder, depends, make)
 
 
-def measure(task: Task, data_dir: Path, variations: list[Variation], seeds: list[int], work: Path) -> dict[str, dict]:
-    """One entry a variation; the first is what the others are compared with."""
-    rows: dict[str, dict] = {}
-    for variation in variations:
-        records = [score(task, data_dir, variation, seed, work) for seed in seeds]
-        row = {
-            "what": variation.what, "tables": variation.tables, "seeds": seeds,
-            "chosen_by": runs.mean_and_spread([headline(record["validation"], task.kind) for record in records]),
-            **{part: {key: runs.mean_and_spread([record[part][key] for record in records]) for key in records[0][part]}
-               for part in ("validation", "test")},
-            "train_seconds": runs.mean_and_spread([record["train_seconds"] for record in records]),
-        }
-        base = next(iter(rows.values()), None)
-        row["verdict"] = verdict(row["chosen_by"], base["chosen_by"], len(seeds)) if base else "what is shipped"
-        rows[variation.name] = row
-    return rows
+def measure(task: Task, data_dir: Path, variation: Variation, seeds: list[int], work: Path) -> dict:
+    """One variation's row, without the verdict."""
+    records = [score(task, data_dir, variation, seed, work) for seed in seeds]
+    return {
+        "what": variation.what, "tables": variation.tables, "seeds": seeds, "machine": machine(),
+        "chosen_by": runs.mean_and_spread([headline(record["validation"], task.kind) for record in records]),
+        **{part: {key: runs.mean_and_spread([record[part][key] for record in records]) for key in records[0][part]}
+           for part in ("validation", "test")},
+        "train_seconds": runs.mean_and_spread([record["train_seconds"] for record in records]),
+    }
 
 
-def verdict(value: dict, base: dict, seeds: int) -> str:
-    """Better or worse than `base` by how many points, where it is by more than two standard errors of the difference."""
-    points = 100 * (value["mean"] - base["mean"])
-    if value["spread"] is None or base["spread"] is None:
+def verdict(row: dict, base: dict) -> str:
+    """Better or worse than `base` on the validation rows by how many points, where it is by more than two standard errors of
+    the difference."""
+    value, other = row["chosen_by"], base["chosen_by"]
+    points = 100 * (value["mean"] - other["mean"])
+    if value["spread"] is None or other["spread"] is None:
         return f"{points:+.1f}, with one seed"
-    error = 100 * math.sqrt((value["spread"] ** 2 + base["spread"] ** 2) / seeds)
+    error = 100 * math.sqrt(value["spread"] ** 2 / len(row["seeds"]) + other["spread"] ** 2 / len(base["seeds"]))
     if abs(points) <= 2 * error:
         return f"no clear difference ({points:+.1f})"
     return f"{'better' if points > 0 else 'worse'} ({points:+.1f})"
 
 
 def render(results: dict) -> str:
-    """The table of `docs/recipe.md`, in Markdown."""
-    columns = COLUMNS[results["kind"]]
-    lines = [f"| recipe | what is changed | verdict | validation | {' | '.join(columns.values())} | training, s |",
-             "|---|---|---|---|" + "---|" * (len(columns) + 1)]
-    for name, row in results["variations"].items():
-        cells = [name, row["what"], row["verdict"], runs.cell(row["chosen_by"])]
-        cells += [runs.cell(row["test"][key]) for key in columns] + [f"{row['train_seconds']['mean']:,.0f}"]
-        lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", f"Task `{results['task']}`, mean ± standard deviation of {len(results['seeds'])} seeds; on "
-                  f"{results['machine']}, {runs.THREADS} threads."]
+    """The tables of `docs/recipe.md`, in Markdown."""
+    columns, rows = COLUMNS[results["kind"]], results["variations"]
+    titles = f"{' | '.join(columns.values())} | seeds | training, s |"
+    lines = [f"| recipe | what is changed | verdict | validation | {titles}", "|---|---|---|---|" + "---|" * (len(columns) + 2)]
+    for name, row in rows.items():
+        judged = "" if name == DEFAULT.name else verdict(row, rows[DEFAULT.name])
+        cells = [name, row["what"], judged, runs.cell(row["chosen_by"])] + [runs.cell(row["test"][key]) for key in columns]
+        lines.append(f"| {' | '.join([*cells, str(len(row['seeds'])), format(row['train_seconds']['mean'], ',.0f')])} |")
+    machines = sorted({row["machine"] for row in rows.values()})
+    lines += ["", f"Task `{results['task']}`, mean ± standard deviation over seeds; on {' or '.join(machines)}, {runs.THREADS} "
+                  "threads."]
+    missing = [variation.name for variation in VARIATIONS if variation.name not in rows]
+    if missing:
+        lines += ["", f"Not measured yet: {', '.join(missing)}."]
+    if pseudo := results.get("pseudo_labels"):
+        lines += ["", "Pseudo-labels, where half of the training rows have lost their labels:", "",
+                  f"| trained on | rows | {titles}", "|---|---|" + "---|" * (len(columns) + 2)]
+        for row in pseudo["rows"].values():
+            cells = [row["what"], f"{row['rows']['mean']:,.0f}"] + [runs.cell(row["test"][key]) for key in columns]
+            lines.append(f"| {' | '.join([*cells, str(len(pseudo['seeds'])), format(row['train_seconds']['mean'], ',.0f')])} |")
+        labels = next(row["pseudo"] for row in pseudo["rows"].values() if "pseudo" in row)
+        lines += ["", f"The pseudo-labels' own micro-F1 is {runs.cell(labels['micro_f1'])}."]
     return "\n".join(lines)
+
+
+def keep(task: Task, part: dict) -> None:
+    """Join what was measured now to what is there, and write the table."""
+    before = runs.read_json(RESULTS) if RESULTS.exists() else {"variations": {}}
+    rows = before["variations"] | part.get("variations", {})
+    ordered = {variation.name: rows[variation.name] for variation in VARIATIONS if variation.name in rows}
+    pseudo = part.get("pseudo_labels", before.get("pseudo_labels"))
+    write_results("ablation", {"task": task.name, "kind": task.kind, "versions": package_versions(), "variations": ordered}
+                  | ({"pseudo_labels": pseudo} if pseudo else {}))
+    update_readme("ablation", render(runs.read_json(RESULTS)), PAGE)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    names = [variation.name for variation in VARIATIONS]
-    parser.add_argument("--only", nargs="+", choices=names, default=names, help="the runs of these variations")
-    parser.add_argument("--seeds", nargs="+", type=int, choices=SEEDS, default=SEEDS, help="the runs of these seeds")
+    names = [*(variation.name for variation in VARIATIONS), "pseudo-labels"]
+    parser.add_argument("--only", nargs="+", choices=names, default=names, help="only these rows")
+    parser.add_argument("--seeds", nargs="+", type=int, choices=SEEDS, default=SEEDS, help="with these seeds")
     options = parser.parse_args()
     torch.set_num_threads(runs.THREADS)
     task, work = Task.load(TASK), runs.WORK / "ablation"
     data_dir, = runs.data_folders(task, None, work)
-    for seed in options.seeds:
-        for variation in VARIATIONS:
-            if variation.name in options.only:
-                found = score(task, data_dir, variation, seed, work)
-                print(f"{variation.name}, seed {seed}: validation {headline(found['validation'], task.kind):.4f}, "
-                      f"{found['train_seconds']:.0f} s")
-    if options.only != names or options.seeds != SEEDS:
-        print("These runs are kept. Without --only and --seeds the rest is made and the results are written.")
-        return
-    write_results("ablation", {"task": task.name, "kind": task.kind, "seeds": SEEDS, "versions": package_versions(),
-                               "variations": measure(task, data_dir, VARIATIONS, SEEDS, work)})
-    update_readme("ablation", render(runs.read_json(RESULTS)), PAGE)
+    for variation in VARIATIONS:
+        if variation is DEFAULT or variation.name in options.only:
+            row = measure(task, data_dir, variation, options.seeds, work)
+            seconds = row["train_seconds"]["mean"]
+            print(f"{variation.name}: validation {runs.cell(row['chosen_by'], 4)}, {seconds:.0f} s", flush=True)
+            keep(task, {"variations": {variation.name: row}})
+    if "pseudo-labels" in options.only:
+        rows = pseudo_labels.measure(recipe_of(task, DEFAULT), data_dir, options.seeds, work)
+        keep(task, {"pseudo_labels": {"seeds": options.seeds, "rows": rows}})
     print(render(runs.read_json(RESULTS)))
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from benchmarks.report import update_readme, write_results
+from benchmarks.report import results_file, update_readme, write_results
 from tagwright import metrics
 from tagwright.batches import by_length, token_counts
 from tagwright.dataset import SPLITS, Dataset, clean
@@ -26,6 +26,7 @@ from tagwright.tagger import FILES, Tagger
 from tagwright.task import Task
 from tagwright.training import train
 
+RESULTS = results_file("new_labels")
 HIDDEN, TEST_ROWS, SEED = 20, 20, 42
 BAR = 0.88  # mean ROC-AUC
 

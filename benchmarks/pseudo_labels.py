@@ -6,8 +6,6 @@ should pass, and with one trained on all rows and their true labels, which it ca
 """
 
 import argparse
-import dataclasses
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +13,11 @@ import pandas as pd
 import torch
 
 from benchmarks import runs
+from benchmarks.runs import Trained
 from tagwright import errors, metrics
 from tagwright.dataset import Dataset
 from tagwright.stage import content_id
 from tagwright.task import Task
-from tagwright.thresholds import choose_thresholds
-from tagwright.training import build_learner, fit, predict
 
 TASK = "cooking"
 VERSION = 1  # goes up when the library's code changes what a recipe gives
@@ -47,30 +44,6 @@ def compare(task: Task, dataset: Dataset) -> dict[str, dict]:
         "half + pseudo-labels": Trained(task, dataset, pd.concat([half, pseudo])).result() | {"pseudo": quality},
         "all": Trained(task, dataset, dataset.train).result(),
     }
-
-
-class Trained:
-    """A model trained on these rows by the task's recipe for so many; thresholds are chosen on the validation rows."""
-
-    def __init__(self, task: Task, dataset: Dataset, rows: pd.DataFrame):
-        self.task, self.dataset, self.rows = task, dataset, len(rows)
-        started = time.perf_counter()
-        self.learner = build_learner(task, dataclasses.replace(dataset, train=rows))
-        fit(task, self.learner)
-        self.seconds = round(time.perf_counter() - started, 1)
-        y_true, scores = dataset.targets(dataset.validation), self.scores(dataset.validation)
-        self.thresholds = choose_thresholds(y_true, scores, task.kind, task.training.thresholds == "per_label")
-
-    def scores(self, part: pd.DataFrame) -> np.ndarray:
-        tokenizer = self.learner.dls.before_batch[0].hf_tokenizer
-        logits = predict(self.learner.model.hf_model, tokenizer, list(part["text"]), self.task.model.max_length)
-        return metrics.probabilities(logits, self.task.kind)
-
-    def result(self) -> dict:
-        parts = {"validation": self.dataset.validation, "test": self.dataset.test}
-        return {"rows": self.rows, "train_seconds": self.seconds} | {
-            name: metrics.summary(self.dataset.targets(part), self.scores(part), self.thresholds, self.task.kind)
-            for name, part in parts.items()}
 
 
 def kept(task: Task, data_dir: Path, seed: int, work: Path) -> dict[str, dict]:

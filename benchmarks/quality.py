@@ -2,8 +2,8 @@
 
 Every choice (settings, thresholds, epochs) is made on validation rows; scores are of test rows. Each training is kept in
 `data/work/bench/quality/`, so that the benchmark can be killed and started again, or made in parts (`--tasks`, `--systems`,
-`--seeds`). When all of it is there, every system tags the same texts in one pass, and `results/quality.json` and the README's
-table are written.
+`--seeds`). When all of a task is there, every system tags the same texts in one pass, and the task's part of
+`results/quality.json` and of the README's table is written; the other tasks' parts stay.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.report import results_file, update_readme, write_results
+from benchmarks.report import machine, results_file, update_readme, write_results
 from benchmarks.rivals import FastText, Model, Template, Tfidf
 from benchmarks.runs import SEEDS, THREADS, WORK, cell, data_folders, kept, mean_and_spread, read_json, run_folder, with_tables
 from tagwright import errors, metrics
@@ -181,7 +181,8 @@ def measure(task: Task, data_dirs: list[Path], systems: list, seeds: list[int], 
                 "commits": sorted({str(record["commit"]) for record in records.values()}),
             }
     return {
-        "title": task.title, "kind": task.kind, "labels": len(dataset.labels), "folds": len(data_dirs),
+        "title": task.title, "kind": task.kind, "machine": machine(), "seeds": seeds, "versions": versions(),
+        "labels": len(dataset.labels), "folds": len(data_dirs),
         "rows": {name: len(getattr(dataset, name)) for name in ("train", "validation", "test")}, "systems": found,
     }
 
@@ -200,16 +201,20 @@ def speed(run: Run, form: str, dataset: Dataset) -> float:
     return round(1000 * min(seconds) / len(texts), 3)
 
 
-def check_bars(tasks: dict, bars: dict = BARS) -> list[dict]:
-    """Each bar, what was measured, and whether it is met; seconds of training are to be at most, scores at least, the bar."""
+def versions() -> dict[str, str]:
+    return package_versions() | {name: metadata.version(name) for name in metadata.packages_distributions()["fasttext"]}
+
+
+def check_bars(measured: dict, bars: dict[str, float]) -> list[dict]:
+    """Of one task's results each bar, what was measured, and whether it is met; seconds of training are to be at most, scores
+    at least, the bar."""
     checks = []
-    for name, wanted in bars.items():
-        for form in Tagwright.forms:
-            for key, bar in wanted.items():
-                system = tasks[name]["systems"][form]
-                value = (system["train_seconds"] if key == "train_seconds" else system["metrics"][key])["mean"]
-                met = value <= bar if key == "train_seconds" else value >= bar
-                checks.append({"task": name, "system": form, "what": key, "bar": bar, "measured": value, "met": met})
+    for form in Tagwright.forms:
+        system = measured["systems"][form]
+        for key, bar in bars.items():
+            value = (system["train_seconds"] if key == "train_seconds" else system["metrics"][key])["mean"]
+            met = value <= bar if key == "train_seconds" else value >= bar
+            checks.append({"system": form, "what": key, "bar": bar, "measured": value, "met": met})
     return checks
 
 
@@ -228,11 +233,12 @@ def render(results: dict) -> str:
             cells = [cell(system["metrics"][key]) for key in columns]
             cells += [f"{system['train_seconds']['mean']:,.0f}", f"{system['ms_per_text']:.2f}", f"{system['bytes'] / 1e6:.1f}"]
             lines.append(f"| {form} | {' | '.join(cells)} |")
-        lines.append("")
-    lines.append(f"Mean ± standard deviation of {len(results['seeds'])} seeds; TF-IDF + logistic regression gives the same "
-                 "with each. Macro-F1 is over labels with test rows. Every setting, threshold and number of epochs was chosen "
-                 f"on validation rows, scores are of test rows. Measured on {results['machine']} with {THREADS} threads; the "
-                 "search for settings is not counted as training; MB are all files that tagging needs.")
+        lines += ["", f"On {task['machine']}, {THREADS} threads; mean ± standard deviation of {len(task['seeds'])} seeds.", ""]
+    missing = [name for name in TASKS if name not in results["tasks"]]
+    lines.append("TF-IDF + logistic regression gives the same with each seed. Macro-F1 is over labels with test rows. Every "
+                 "setting, threshold and number of epochs was chosen on validation rows, scores are of test rows. The search "
+                 "for settings is not counted as training; MB are all files that tagging needs."
+                 + (f" Not measured yet: {', '.join(missing)}." if missing else ""))
     return "\n".join(lines)
 
 
@@ -244,26 +250,27 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(THREADS)
     work, systems = WORK / "quality", [SYSTEMS[key] for key in options.systems]
-    plan = [(task, data_folders(task, TASKS[task.name], work)) for task in map(Task.load, options.tasks)]
-    for task, data_dirs in plan:
+    for task in map(Task.load, options.tasks):
+        data_dirs = data_folders(task, TASKS[task.name], work)
         for run in runs_of(task, data_dirs, systems, options.seeds, work):
             state = "kept from before" if run.done else "trained"
             for form, scores in run.make()["forms"].items():
                 shown = "  ".join(f"{title} {scores['test'][key]:.3f}" for key, title in COLUMNS[task.kind].items())
-                print(f"{task.name}, {run.data_dir.name}, seed {run.seed}: {form} ({state}): {shown}")
-    if {*options.tasks} < {*TASKS} or {*options.systems} < {*SYSTEMS} or {*options.seeds} < {*SEEDS}:
-        print("These runs are kept. Without --tasks, --systems and --seeds the rest is made and the results are written.")
-        return
-    tasks = {task.name: measure(task, data_dirs, systems, options.seeds, work) for task, data_dirs in plan}
-    fasttext = {name: metadata.version(name) for name in metadata.packages_distributions()["fasttext"]}
-    write_results("quality", {"seeds": options.seeds, "versions": package_versions() | fasttext, "bars": check_bars(tasks),
-                              "tasks": tasks})
-    results = read_json(RESULTS)
-    update_readme("quality", render(results))
-    print(render(results))
-    for check in results["bars"]:
-        print(f"{'pass      ' if check['met'] else 'FALL SHORT'} {check['task']}: {check['system']}: {check['what']} "
-              f"{check['measured']} (bar: {check['bar']})")
+                print(f"{task.name}, {run.data_dir.name}, seed {run.seed}: {form} ({state}): {shown}", flush=True)
+        if {*options.systems} < {*SYSTEMS} or {*options.seeds} < {*SEEDS}:
+            print("These runs are kept. Without --systems and --seeds the rest is made and the results are written.")
+            continue
+        measured = measure(task, data_dirs, systems, options.seeds, work)
+        measured["bars"] = check_bars(measured, BARS.get(task.name, {}))
+        before = read_json(RESULTS)["tasks"] if RESULTS.exists() else {}
+        tasks = before | {task.name: measured}
+        write_results("quality", {"tasks": {name: tasks[name] for name in TASKS if name in tasks}})
+        update_readme("quality", render(read_json(RESULTS)))
+        for check in measured["bars"]:
+            print(f"{'pass      ' if check['met'] else 'FALL SHORT'} {task.name}: {check['system']}: {check['what']} "
+                  f"{check['measured']} (bar: {check['bar']})")
+    if RESULTS.exists():
+        print(render(read_json(RESULTS)))
 
 
 if __name__ == "__main__":

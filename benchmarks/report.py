@@ -29,8 +29,11 @@ def machine() -> str:
 
 
 def update_readme(marker: str, block: str, file: Path = README) -> None:
-    """Put a block of Markdown between `<!-- marker -->` and `<!-- /marker -->` of the README, or of another page."""
+    """Put a block of Markdown between `<!-- marker -->` and `<!-- /marker -->` of the README, or of another page; raises
+    ValueError where the page has no such place."""
     text = file.read_text(encoding="utf8")
     marked = f"<!-- {marker} -->\n{block}\n<!-- /{marker} -->"
-    text = re.sub(f"<!-- {marker} -->.*<!-- /{marker} -->", lambda _: marked, text, flags=re.DOTALL)
+    text, places = re.subn(f"<!-- {marker} -->.*<!-- /{marker} -->", lambda _: marked, text, flags=re.DOTALL)
+    if not places:
+        raise ValueError(f"{file} has no place for {marker}")
     file.write_text(text, encoding="utf8")

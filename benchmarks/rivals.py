@@ -238,9 +238,8 @@ class Template:
     recipe = {"epochs": 5, "frozen_lr": 3.8e-3, "lr": [4.5e-4, 3.5e-5], "batch_size": 16}
 
     def depends(self, task: Task, rows: int) -> dict:
-        """Its five epochs, or as many as ours trains in all where these are more."""
-        ours = task.training.for_rows(rows)
-        epochs = max(self.recipe["epochs"], ours.epochs * ours.soup)
+        """Its five epochs, or as many as a run of ours has where these are more."""
+        epochs = max(self.recipe["epochs"], task.training.for_rows(rows).epochs)
         return self.recipe | {"epochs": epochs, "encoder": task.model.encoder, "max_length": task.model.max_length}
 
     def choose(self, task: Task, dataset: Dataset, folder: Path) -> dict:

@@ -4,18 +4,24 @@ A run is one folder with a `run.json`, named by a hash of all it depends on, and
 benchmark can be killed at any moment: the next time it makes only what is missing.
 """
 
+import dataclasses
 import hashlib
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from fastai.callback.core import Callback
 from iterstrat.ml_stratifiers import MultilabelStratifiedKFold, MultilabelStratifiedShuffleSplit
 
+from tagwright import metrics
 from tagwright.dataset import Dataset, clean
 from tagwright.stage import RECORD, Stage, release_memory, write_json
 from tagwright.task import ROOT, Task
+from tagwright.thresholds import choose_thresholds
+from tagwright.training import build_learner, fit, predict
 
 WORK = ROOT / "data" / "work" / "bench"
 THREADS = 2  # for every system, in training and in tagging
@@ -83,6 +89,34 @@ def _write_fold(task: Task, labels: list[str], rows: pd.DataFrame, targets: np.n
         write_json(partial / "labels.json", labels)
         stage.record |= {"rows": {name: len(part) for name, part in parts.items()}}
     return folder
+
+
+class Trained:
+    """A model trained on `rows` (default: the training rows) by the task's recipe for so many; thresholds are chosen on the
+    validation rows. It is kept in memory only."""
+
+    def __init__(self, task: Task, dataset: Dataset, rows: pd.DataFrame | None = None, callbacks: Iterable[Callback] = ()):
+        rows = dataset.train if rows is None else rows
+        self.task, self.dataset, self.rows = task, dataset, len(rows)
+        started = time.perf_counter()
+        self.learner = build_learner(task, dataclasses.replace(dataset, train=rows))
+        fit(task, self.learner, callbacks)
+        self.seconds = round(time.perf_counter() - started, 1)
+        y_true, scores = dataset.targets(dataset.validation), self.scores(dataset.validation)
+        self.thresholds = choose_thresholds(y_true, scores, task.kind, task.training.thresholds == "per_label")
+
+    def scores(self, part: pd.DataFrame) -> np.ndarray:
+        """Probabilities, (rows, labels)."""
+        tokenizer = self.learner.dls.before_batch[0].hf_tokenizer
+        logits = predict(self.learner.model.hf_model, tokenizer, list(part["text"]), self.task.model.max_length)
+        return metrics.probabilities(logits, self.task.kind)
+
+    def result(self) -> dict:
+        """`rows` trained on, `train_seconds`, and the scores of the validation and test rows."""
+        parts = {"validation": self.dataset.validation, "test": self.dataset.test}
+        return {"rows": self.rows, "train_seconds": self.seconds} | {
+            name: metrics.summary(self.dataset.targets(part), self.scores(part), self.thresholds, self.task.kind)
+            for name, part in parts.items()}
 
 
 def headline(scores: dict[str, float], kind: str) -> float:

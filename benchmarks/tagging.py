@@ -30,6 +30,7 @@ from tagwright.model import load_tagger_model, load_tokenizer
 from tagwright.pipeline import Folders
 from tagwright.task import Task
 
+RESULTS = results_file("tagging")
 SIZES = [10_000, 100_000, 1_000_000]
 SAMPLE = 3_000  # titles for the pipeline
 
@@ -113,14 +114,13 @@ def main() -> None:
     task = Task.load(options.task)
     folder = Folders.of(task).tagger
     checksum = read_bundle(folder).checksum
-    file = results_file("tagging")
-    before = json.loads(file.read_text(encoding="utf8")) if file.exists() else {}
+    before = json.loads(RESULTS.read_text(encoding="utf8")) if RESULTS.exists() else {}
     sizes = before["sizes"] if before.get("model") == checksum else {}
     for count in options.sizes:
         sizes[str(count)] = measure(task, folder, count, options.sample)
         ordered = {key: sizes[key] for key in sorted(sizes, key=int)}
         write_results("tagging", {"task": task.name, "model": checksum, "sizes": ordered})
-    results = json.loads(file.read_text(encoding="utf8"))
+    results = json.loads(RESULTS.read_text(encoding="utf8"))
     update_readme("tagging", render(results))
     print(render(results))
 

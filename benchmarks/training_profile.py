@@ -7,6 +7,7 @@ much faster a training step is with the attention that training uses on a CPU th
 
 import argparse
 import itertools
+import json
 import statistics
 import tempfile
 import time
@@ -17,14 +18,15 @@ import torch
 from fastai.callback.core import Callback
 from fastai.learner import Learner
 
-from benchmarks.report import write_results
+from benchmarks.report import results_file, update_readme, write_results
 from tagwright.callbacks import network
 from tagwright.checkpoint import Checkpoint
 from tagwright.dataset import Dataset, clean
 from tagwright.pipeline import Folders
-from tagwright.task import Task
+from tagwright.task import ROOT, Task
 from tagwright.training import build_learner, fit, has_bf16
 
+RESULTS, PAGE = results_file("training_profile"), ROOT / "docs" / "recipe.md"
 NETWORK = ("forward", "backward", "step")
 
 
@@ -112,6 +114,19 @@ def step_seconds(learner: Learner, attention: str, batches: list) -> float:
     return statistics.median(seconds)
 
 
+def render(results: dict) -> str:
+    """The table of `docs/recipe.md`, in Markdown."""
+    total = results["epoch_seconds"]
+    lines = ["| part of an epoch | s | share |", "|---|---|---|"]
+    lines += [f"| {part} | {seconds:.1f} | {100 * seconds / total:.1f} % |" for part, seconds in results["seconds"].items()]
+    eager, fused = (results["step_ms"][attention] for attention in ("eager", "sdpa"))
+    lines += ["", f"Task `{results['task']}`, {results['rows']:,} rows in batches of {results['batch_size']}, on "
+                  f"{results['machine']}, {results['threads']} threads: {100 * results['share_outside_the_network']:.1f} % of "
+                  f"the epoch is outside the network's forward pass, backward pass and step. A step takes {eager:.0f} ms with "
+                  f"plain attention and {fused:.0f} ms with torch's fused one."]
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("task", nargs="?", default="cooking")
@@ -145,6 +160,7 @@ def main() -> None:
     print(results)
     if not options.dry_run:
         write_results("training_profile", results)
+        update_readme("profile", render(json.loads(RESULTS.read_text(encoding="utf8"))), PAGE)
 
 
 if __name__ == "__main__":

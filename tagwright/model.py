@@ -113,14 +113,19 @@ class TaggerModel(PreTrainedModel):
 
 
 def parameter_groups(model: nn.Module) -> list[list[nn.Parameter]]:
-    """The embeddings', the encoder layers' and the head's parameters: fastai's splitter for a TaggerModel, or a wrapper of
-    one as its `hf_model`. blurr's own takes each child of the encoder for a group, of which ModernBERT has one more."""
+    """The parameters of the embeddings, of each encoder layer from below, and of the head: fastai's splitter for a TaggerModel,
+    or a wrapper of one as its `hf_model`. What is in none of these, like a last norm, goes with the top layer; an encoder
+    whose layers share their weights, like ALBERT, has one layer. blurr's own takes each child of the encoder for a group."""
     model = getattr(model, "hf_model", model)
-    table = model.encoder.get_input_embeddings()
-    embeddings = next(child for child in model.encoder.children() if any(module is table for module in child.modules()))
-    first, last = list(embeddings.parameters()), list(model.head.parameters())
-    apart = {id(parameter) for parameter in first + last}
-    return [first, [parameter for parameter in model.parameters() if id(parameter) not in apart], last]
+    encoder, table = model.encoder, model.encoder.get_input_embeddings()
+    embeddings = next(child for child in encoder.children() if any(module is table for module in child.modules()))
+    depth = encoder.config.num_hidden_layers
+    stack = next((part for part in encoder.modules() if isinstance(part, nn.ModuleList) and len(part) == depth), [])
+    first, *layers, last = [list(part.parameters()) for part in (embeddings, *stack, model.head)]
+    known = {id(parameter) for group in (first, *layers, last) for parameter in group}
+    rest = [parameter for parameter in model.parameters() if id(parameter) not in known]
+    layers = [*layers[:-1], layers[-1] + rest] if layers else [rest]
+    return [first, *layers, last]
 
 
 def load_tagger_model(folder: Path) -> TaggerModel:
@@ -128,11 +133,11 @@ def load_tagger_model(folder: Path) -> TaggerModel:
     return _load(TaggerModel, str(folder), config=_load(AutoConfig, str(folder)), use_safetensors=True)
 
 
-def load_masked_lm(encoder: str, attention: str) -> PreTrainedModel:
+def load_masked_lm(encoder: str) -> PreTrainedModel:
     """The encoder under a head that predicts masked tokens; a head that the checkpoint lacks is new, its output layer tied to
     the encoder's table of tokens. Raises EncoderError where the encoder cannot be had, or its family has no such head."""
     model, found = _load(AutoModelForMaskedLM, find_encoder(encoder), use_safetensors=True, dtype=torch.float32,
-                         attn_implementation=attention, output_loading_info=True)
+                         output_loading_info=True)
     if lacking := sorted(name for name in found["missing_keys"] if name.startswith(f"{model.base_model_prefix}.")):
         raise EncoderError(encoder, f"its weights file lacks {len(lacking)} of the encoder's weights: {lacking[0]}, …")
     return model

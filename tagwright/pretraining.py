@@ -5,6 +5,7 @@ It writes an encoder folder that a task file can name as `model.encoder`. Only t
 only those that are no validation or test text.
 """
 
+import contextlib
 from pathlib import Path
 
 import torch
@@ -21,6 +22,7 @@ from transformers import (
 )
 
 from tagwright.batches import MULTIPLE, by_length
+from tagwright.cpu import fast_on_cpu
 from tagwright.dataset import Dataset, plain_field
 from tagwright.errors import TagwrightError
 from tagwright.model import EncoderError, load_masked_lm, load_tokenizer
@@ -59,7 +61,7 @@ def pretrain(task: Task, data_dir: Path, out_dir: Path, texts: Path | None = Non
     if tokenizer.mask_token is None:
         raise EncoderError(encoder, "its tokenizer has no token that masks another, so it cannot be trained in this way")
     gpu = torch.cuda.is_available()
-    model = load_masked_lm(encoder, "sdpa" if gpu else "eager")  # on a CPU the backward pass of sdpa is slow
+    model = load_masked_lm(encoder)
     unlabelled, left_out = _unlabelled(task, dataset, texts) if texts else ([], 0)
     shuffled = dataset.train["text"].sample(frac=1, random_state=task.training.seed)
     held_out, seen = (list(part) for part in (shuffled[: max(1, round(HELD_OUT * len(shuffled)))],
@@ -77,7 +79,8 @@ def pretrain(task: Task, data_dir: Path, out_dir: Path, texts: Path | None = Non
             seed=task.training.seed, save_strategy="no", logging_strategy="no", report_to="none", disable_tqdm=True,
         ), collator, training, callbacks=[report])
         trainer.remove_callback(PrinterCallback)
-        trainer.train()
+        with contextlib.nullcontext() if gpu else fast_on_cpu(model, task.model.max_length):
+            trainer.train()
         model.base_model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         stage.record |= {

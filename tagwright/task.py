@@ -97,14 +97,16 @@ class Model(Section):
 
 
 class Training(Section):
-    """The recipe. Learning rates are the peaks of one-cycle; `patience` counts epochs without a better validation F1;
-    `soup` is the number of runs whose weights are averaged;
+    """The recipe. Learning rates are the peaks of one-cycle, the encoder's that of its top layer, from where it falls by
+    `layer_decay` a layer; `patience` counts epochs without a better validation F1; `soup` is the number of runs whose weights
+    are averaged;
     `compile` is for long trainings on a GPU: torch.compile takes minutes, and gives them back later.
     None: by the number of training rows, see `for_rows`."""
 
     epochs: int | None = pydantic.Field(None, ge=1)
     batch_size: int | None = pydantic.Field(None, ge=1)
     encoder_lr: float | None = pydantic.Field(None, gt=0)
+    layer_decay: float = pydantic.Field(1.0, gt=0, le=1)
     head_lr: float = pydantic.Field(5e-3, gt=0)
     weight_decay: float = pydantic.Field(0.01, ge=0)
     head_init: Literal["label_names", "random"] = "label_names"

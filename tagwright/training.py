@@ -33,12 +33,13 @@ from tagwright.blurr_compat import BaseModelCallback, BaseModelWrapper
 from tagwright.bundle import Manifest, write_bundle
 from tagwright.callbacks import BF16, BestEpoch, EpochSeed, InMemoryLRFinder, Progress, SmoothLoss, Soup, network
 from tagwright.checkpoint import Checkpoint
+from tagwright.cpu import fast_on_cpu
 from tagwright.dataset import Dataset
 from tagwright.errors import Paused, TagwrightError
 from tagwright.losses import loss_for
 from tagwright.model import TaggerModel, check_fit, load_tokenizer, parameter_groups
 from tagwright.stage import RECORD, Stage, package_versions
-from tagwright.task import Task
+from tagwright.task import Task, Training
 from tagwright.thresholds import choose_thresholds
 
 
@@ -79,7 +80,7 @@ def fit(task: Task, learner: Learner, callbacks: Iterable[Callback] = (), runs: 
     Returns the history: one row an epoch with run, epoch, train_loss, valid_loss and the EPOCH_SCORES of the task's kind.
     """
     recipe = task.training.for_rows(len(learner.dls.train_ds))
-    rates = [recipe.encoder_lr, recipe.encoder_lr, recipe.head_lr]  # as parameter_groups splits
+    rates = peak_rates(recipe, len(parameter_groups(learner.model)))
     start = {name: value.clone() for name, value in network(learner).state_dict().items()}
     learner.soup.runs = runs
     with _set_up(learner):
@@ -90,6 +91,12 @@ def fit(task: Task, learner: Learner, callbacks: Iterable[Callback] = (), runs: 
             epochs = 0
     network(learner).load_state_dict(learner.soup.weights)
     return pd.DataFrame(learner.best_epoch.history)
+
+
+def peak_rates(recipe: Training, groups: int) -> list[float]:
+    """The peak learning rate of each of `parameter_groups`: the encoder's falls by `layer_decay` a layer, from the top to the
+    embeddings."""
+    return [*(recipe.encoder_lr * recipe.layer_decay**depth for depth in range(groups - 2, -1, -1)), recipe.head_lr]
 
 
 def train(task: Task, data_dir: Path, out_dir: Path, force: bool = False, bar: bool = True, resume: bool = False) -> dict:
@@ -202,16 +209,12 @@ def _precision() -> list[Callback]:
 
 @contextlib.contextmanager
 def _set_up(learner: Learner) -> Iterator[None]:
-    """What holds while a learner fits: it leaves printing to Progress, shares its work with the other processes that
-    `accelerate launch` started, and on a CPU computes attention step by step, since torch's fused attention (the fast one
-    on a GPU, and in a forward pass) takes several times as long in a CPU's backward pass."""
-    encoder = network(learner).encoder
-    usual = encoder.config._attn_implementation
+    """What holds while a learner fits: it leaves printing to Progress, and shares its work with the other processes that
+    `accelerate launch` started."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(learner.no_logging())
         if learner.dls.device.type == "cpu":
-            encoder.set_attn_implementation("eager")
-            stack.callback(encoder.set_attn_implementation, usual)
+            stack.enter_context(fast_on_cpu(network(learner).encoder, learner.dls.before_batch[0].max_length))
         if num_distrib() > 1:
             settled = DistributedDataParallelKwargs(static_graph=True)  # XLNet has parameters that are never used
             stack.enter_context(learner.distrib_ctx(sync_bn=False, kwargs_handlers=[settled]))

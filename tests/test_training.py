@@ -11,8 +11,8 @@ from tagwright.dataset import Dataset
 from tagwright.errors import TagwrightError
 from tagwright.losses import SummedBCE
 from tagwright.model import TaggerModel, load_tagger_model, load_tokenizer
-from tagwright.task import Task
-from tagwright.training import build_learner, find_learning_rate, fit, predict, train
+from tagwright.task import Task, Training
+from tagwright.training import build_learner, find_learning_rate, fit, peak_rates, predict, train
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +54,14 @@ def test_the_learner_is_blurrs_and_learns_the_head_fastest(task, dataset):
             rates.append([group["lr"] for group in self.opt.hypers])
 
     fit(task, learner, [Look()])
-    encoder, layers, head = np.max(rates, axis=0)
-    assert [encoder, layers] == pytest.approx([3e-4, 3e-4], rel=0.2)
+    *encoder, head = np.max(rates, axis=0)
+    assert encoder == pytest.approx([3e-4] * 7, rel=0.2)  # the embeddings and six layers
     assert head == pytest.approx(task.training.head_lr, rel=0.2)
+
+
+def test_layer_decay_lowers_the_rates_from_the_top_layer_to_the_embeddings():
+    recipe = Training(encoder_lr=8e-4, layer_decay=0.5, head_lr=1e-2)
+    assert peak_rates(recipe, 5) == pytest.approx([1e-4, 2e-4, 4e-4, 8e-4, 1e-2])
 
 
 def test_batches_hold_texts_of_like_length(task, dataset):
@@ -83,22 +88,6 @@ def test_padding_is_on_the_tokenizers_side_and_never_beyond_the_longest_text_all
     assert target == "a"
     assert inputs["input_ids"].tolist() == ([0] * 3 + [*range(1, 18)] if side == "left" else [*range(1, 18)] + [0] * 3)
     assert inputs["attention_mask"].tolist() == [int(token > 0) for token in inputs["input_ids"]]
-
-
-def test_a_cpu_trains_with_plain_attention_and_keeps_the_fused_one(task, dataset, tmp_path):
-    learner = build_learner(task, dataset, bar=False)
-    seen = []
-
-    class Look(Callback):
-        def after_batch(self):
-            seen.append(self.model.hf_model.encoder.config._attn_implementation)
-            raise CancelFitException
-
-    fit(task, learner, [Look()])
-    assert seen == ["eager"]
-    assert learner.model.hf_model.encoder.config._attn_implementation == "sdpa"
-    learner.model.hf_model.save_pretrained(tmp_path)
-    assert "eager" not in (tmp_path / "config.json").read_text()
 
 
 def test_a_callback_sees_each_epochs_scores_and_may_stop_the_training(task, dataset):
