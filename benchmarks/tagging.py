@@ -24,7 +24,7 @@ from pathlib import Path
 import psutil
 from transformers import pipeline
 
-from benchmarks.report import results_file, update_readme, write_results
+from benchmarks.report import machine, results_file, update_readme, write_results
 from tagwright.bundle import read_bundle
 from tagwright.model import load_tagger_model, load_tokenizer
 from tagwright.pipeline import Folders
@@ -87,7 +87,8 @@ def measure(task: Task, folder: Path, count: int, sample: int) -> dict:
         del rows
         rates = measure_pipeline(folder, chosen, read_bundle(folder).max_length)
         print(f"{count:,}: the pipeline, on {len(chosen):,} of them: {rates} titles a second", flush=True)
-        row = {"pipeline_titles": len(chosen), "pipeline_titles_a_second": rates, **measure_command(folder, file, count)}
+        row = {"machine": machine(), "pipeline_titles": len(chosen), "pipeline_titles_a_second": rates,
+               **measure_command(folder, file, count)}
     return row | {"times_as_fast": {name: round(row["rows_a_second"] / rate, 2) for name, rate in rates.items()}}
 
 
@@ -102,7 +103,7 @@ def render(results: dict) -> str:
     sample = max(row["pipeline_titles"] for row in results["sizes"].values())
     return "\n".join([*lines, "", "The command is timed as a whole, with its start and the writing of the file; the pipeline "
                       f"(the same network in fp32 PyTorch) on {sample:,} of the titles, without its loading. "
-                      f"{results['machine']}."])
+                      f"{' or '.join(sorted({row['machine'] for row in results['sizes'].values()}))}."])
 
 
 def main() -> None:
@@ -110,9 +111,10 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
     parser.add_argument("--sample", type=int, default=SAMPLE, help="titles for the pipeline")
     parser.add_argument("--task", default="cooking")
+    parser.add_argument("--model", type=Path, help="a model folder (default: the task's)")
     options = parser.parse_args()
     task = Task.load(options.task)
-    folder = Folders.of(task).tagger
+    folder = options.model or Folders.of(task).tagger
     checksum = read_bundle(folder).checksum
     before = json.loads(RESULTS.read_text(encoding="utf8")) if RESULTS.exists() else {}
     sizes = before["sizes"] if before.get("model") == checksum else {}

@@ -6,6 +6,7 @@ much faster a training step is with the attention that training uses on a CPU th
 """
 
 import argparse
+import contextlib
 import itertools
 import json
 import statistics
@@ -21,6 +22,7 @@ from fastai.learner import Learner
 from benchmarks.report import results_file, update_readme, write_results
 from tagwright.callbacks import network
 from tagwright.checkpoint import Checkpoint
+from tagwright.cpu import SHORT, fast_on_cpu
 from tagwright.dataset import Dataset, clean
 from tagwright.pipeline import Folders
 from tagwright.task import ROOT, Task
@@ -99,18 +101,19 @@ def profile_epoch(task: Task, dataset: Dataset) -> tuple[Counter, Learner]:
 def step_seconds(learner: Learner, attention: str, batches: list) -> float:
     """Median seconds of a training step (forward, backward, optimiser) over `batches`."""
     model = network(learner)
-    model.encoder.set_attn_implementation(attention)
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
     seconds = []
-    for inputs, targets in batches:
-        started = time.perf_counter()
-        with torch.autocast(learner.dls.device.type, dtype=torch.bfloat16, enabled=has_bf16()):
-            loss = learner.loss_func(model(**inputs).logits, targets)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        seconds.append(time.perf_counter() - started)
+    with fast_on_cpu(model.encoder, SHORT) if learner.dls.device.type == "cpu" else contextlib.nullcontext():
+        model.encoder.set_attn_implementation(attention)
+        for inputs, targets in batches:
+            started = time.perf_counter()
+            with torch.autocast(learner.dls.device.type, dtype=torch.bfloat16, enabled=has_bf16()):
+                loss = learner.loss_func(model(**inputs).logits, targets)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            seconds.append(time.perf_counter() - started)
     return statistics.median(seconds)
 
 

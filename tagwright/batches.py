@@ -49,6 +49,7 @@ def dataloaders(task: Task, dataset: Dataset, tokenizer: PreTrainedTokenizerBase
         raise TagwrightError(f"training.batch_size is {batch_size}, which cannot be divided among {processes} processes")
     loading = {"num_workers": WORKERS, "pin_memory": True} if torch.cuda.is_available() else {"num_workers": 0}
     return block.dataloaders(range(len(ids)), bs=batch_size // processes, val_bs=2 * batch_size // processes,
+                             drop_last=False,  # fastai's default would drop the same few rows, the shortest, in every epoch
                              dl_kwargs=[{}, {"val_res": lengths[1]}], **loading)
 
 

@@ -1,6 +1,9 @@
 """Tags every row of a file of any size: read as a stream, tagged on all cores, written whole or not at all, and taken up
 again after a kill.
 
+Fields that held HTML in the training data are taken to hold it here too, and become plain text as they did there; a column
+named by `text` is plain text.
+
 The output has a row for every row that could be read, in the input's order: the input's columns, `line` (where the row
 begins in the input, from 1; of a parquet file the row's number), `tags` (its labels, best first) and `scores` (theirs).
 Where the input has a column of such a name already, ours is called `tagwright_tags`, and so on. CSV holds lists as JSON.
@@ -10,10 +13,8 @@ A chunk of rows is the unit of work: once tagged it is a file in the hidden fold
 output is there. What a chunk holds depends on the input alone, so a run that finds such a folder tags only what is missing.
 """
 
-import contextlib
 import csv
 import difflib
-import fcntl
 import json
 import os
 import shutil
@@ -30,11 +31,12 @@ import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
 from tagwright import __version__
+from tagwright.bundle import Manifest
 from tagwright.errors import TagwrightError
-from tagwright.rows import IS_JSON, Source, read_tables, scan, to_json
-from tagwright.stage import full_disk_named, sha256, write_json
+from tagwright.rows import Source, as_dicts, read_tables, scan, to_json
+from tagwright.stage import alone, full_disk_named, sha256, write_json
 from tagwright.tagger import Tagger, cores
-from tagwright.text import compose
+from tagwright.text import plain, text_of
 
 CHUNK_ROWS = 1024  # few enough to keep every core busy to the end, many enough to batch by length
 CHUNKS_A_GROUP = 8  # chunks that make one row group of a parquet file
@@ -44,19 +46,15 @@ OWN_COLUMNS = {"line": pa.int64(), "tags": pa.list_(pa.string()), "scores": pa.l
 
 @dataclass
 class Reading:
-    """How a row becomes a text: `columns` hold the model's fields, and the template joins them (a field that the file lacks is
-    empty); without a template the one column is the text."""
+    """How a row becomes a text: as `form`, a model's manifest, says, from those of its fields that the file has, `columns`; or,
+    where `form` is None, the one column is the text."""
 
     columns: list[str]
-    fields: list[str]
-    template: str | None
+    form: Manifest | None
 
     def text(self, cells: dict) -> str:
         """The text of a row, "" where it has none."""
-        plain = {name: _plain(value) for name, value in cells.items()}
-        if not any(plain.values()) or self.template is None:
-            return "".join(plain.values())
-        return compose(self.template, dict.fromkeys(self.fields, "") | plain)
+        return plain(cells[self.columns[0]]) if self.form is None else text_of(cells, self.form)
 
 
 @dataclass
@@ -85,32 +83,31 @@ def tag_file(model: Path, path: Path, out: Path, text: str | None = None) -> dic
     if out.exists() and path.exists() and out.samefile(path):
         raise TagwrightError(f"{out}: is the input; choose another name for the output")
     tagger = Tagger.load(model, threads=1)  # one thread a chunk and as many chunks as cores: they never wait for each other
-    source = scan(path)
     state = _state(path)
+    source = scan(path)
     reading = _how_to_read(source, tagger, text)
     own = _own_columns(source)
-    job = {"input": sha256(path), "model": tagger.manifest.checksum, "columns": reading.columns, "template": reading.template,
+    job = {"input": sha256(path), "model": tagger.manifest.checksum, "columns": reading.columns, "text": text,
            "types": str(source.schema()), "chunk_rows": CHUNK_ROWS, "batch_size": BATCH_SIZE,
            "versions": {"tagwright": __version__, "onnxruntime": onnxruntime.__version__}}
     parts = out.with_name(f".{out.name}.parts")
-    with _alone(parts), full_disk_named(out):
+    with alone(parts, "tagwright tag"), full_disk_named(out):
         _begin(parts, job)
         counts = _tag_chunks(tagger, source, read_chunks(source, reading), own, parts)
         if _state(path) != state:
             raise TagwrightError(f"{path}: changed while it was read; run the same command again")
         _join(source, parts, counts.pop("chunks"), own, out)
-        shutil.rmtree(parts)
-    missing = [] if reading.template is None else [name for name in reading.fields if name not in reading.columns]
+        shutil.rmtree(parts, ignore_errors=True)  # a network's disk keeps the open lock file
+    missing = [name for name in reading.form.fields if name not in reading.columns] if reading.form else []
     return counts | {"fields_missing": missing, "seconds": round(time.monotonic() - started, 1)}
 
 
 def _how_to_read(source: Source, tagger: Tagger, text: str | None) -> Reading:
     if source.form == "txt":
         text = text or "text"
-    fields, template = ([text], None) if text else (tagger.manifest.fields, tagger.manifest.template)
-    names = list(source.columns)
+    names, fields = list(source.columns), [text] if text else tagger.manifest.fields
     if columns := [name for name in fields if name in names]:
-        return Reading(columns, fields, template)
+        return Reading(columns, None if text else tagger.manifest)
     nearest = difflib.get_close_matches(fields[0], names, n=1)
     meant = f"; did you mean {nearest[0]!r}?" if nearest else ""
     hint = "" if text else ", which the model reads; name the column that holds the text with --text"
@@ -125,14 +122,11 @@ def _own_columns(source: Source) -> dict[str, pa.DataType]:
     return own
 
 
-def _plain(value) -> str:
-    if value is None or value != value:  # NaN differs from itself
-        return ""
-    return str(value).strip()
-
-
 def _state(path: Path) -> tuple[int, int]:
-    status = path.stat()
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise TagwrightError(f"{path}: cannot be read: {error.strerror}") from None
     return status.st_size, status.st_mtime_ns
 
 
@@ -142,7 +136,7 @@ def _state(path: Path) -> tuple[int, int]:
 def read_chunks(source: Source, reading: Reading) -> Iterator[Chunk]:
     """The file's rows, CHUNK_ROWS at a time, with their texts; rows without a text are rejected."""
     for number, (count, lines, table, rejected) in enumerate(read_tables(source, CHUNK_ROWS)):
-        texts = [reading.text(cells) for cells in table.select(reading.columns).to_pylist()]
+        texts = [reading.text(cells) for cells in as_dicts(table.select(reading.columns))]
         if blank := [index for index, text in enumerate(texts) if not text]:
             rejected = rejected + [{"line": lines[index], "reason": "no text", "detail": "", "row": row}
                                    for index, row in zip(blank, table.take(blank).to_pylist(), strict=True)]
@@ -151,22 +145,6 @@ def read_chunks(source: Source, reading: Reading) -> Iterator[Chunk]:
             table = table.take(pa.array(kept, pa.int64()))
             lines, texts = [lines[index] for index in kept], [texts[index] for index in kept]
         yield Chunk(number, count, lines, table, texts, rejected)
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, which the system gives back however a process ends."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / "lock").open("w")
-    except OSError as error:
-        raise TagwrightError(f"{folder.parent}: cannot be written: {error.strerror}") from None
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise TagwrightError(f"{folder}: another `tagwright tag` is at work there") from None
-        yield
 
 
 def _begin(parts: Path, job: dict) -> None:
@@ -247,6 +225,8 @@ def _join(source: Source, parts: Path, chunks: int, own: dict[str, pa.DataType],
               for first in tqdm(numbers[::CHUNKS_A_GROUP], desc="write", unit=" groups", disable=None, leave=False))
     partial = parts / f"whole{out.suffix}"
     WRITERS[out.suffix](partial, schema, groups)
+    with partial.open("rb+") as written:
+        os.fsync(written.fileno())  # before the chunks go
     rejected = out.with_name(f"{out.name}.rejected.jsonl")
     if (parts / "rejected.jsonl").stat().st_size:
         os.replace(parts / "rejected.jsonl", rejected)
@@ -278,12 +258,9 @@ def _write_csv(path: Path, schema: pa.Schema, groups: Iterator[pa.Table]) -> Non
 
 
 def _write_jsonl(path: Path, schema: pa.Schema, groups: Iterator[pa.Table]) -> None:
-    held_as_json = [field.name for field in schema if field.metadata == IS_JSON]
     with path.open("w", encoding="utf8") as file:
         for group in groups:
-            for row in group.to_pylist():
-                row |= {name: json.loads(row[name]) for name in held_as_json if row[name] is not None}
-                file.write(to_json(row) + "\n")
+            file.writelines(to_json(row) + "\n" for row in as_dicts(group))
 
 
 def _json_line(entry: dict) -> str:

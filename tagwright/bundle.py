@@ -23,8 +23,9 @@ CARD_SCORES = {  # what a reader is told: key in the metrics -> its name
 
 @dataclass
 class Manifest:
-    """What a model folder says of itself. `thresholds` and `labels` run in the order of the model's outputs; `added` are those
-    of the labels that the model was not trained on, added by name, with their descriptions ("" where there is none)."""
+    """What a model folder says of itself. `thresholds` and `labels` run in the order of the model's outputs; `html` and
+    `damaged_html` are those of the fields that held HTML in the training data, which was made plain text; `added` are those of
+    the labels that the model was not trained on, added by name, with their descriptions ("" where there is none)."""
 
     task: str
     title: str
@@ -36,6 +37,8 @@ class Manifest:
     max_length: int  # tokens, the special ones included
     pad_id: int
     encoder: str
+    html: list[str] = field(default_factory=list)
+    damaged_html: list[str] = field(default_factory=list)
     added: dict[str, str] = field(default_factory=dict)
     examples: list[dict[str, str]] = field(default_factory=list)
     metrics: dict = field(default_factory=dict)

@@ -1,5 +1,6 @@
 """The fastai callbacks of a training: precision, seeds, scores and the best epoch, the soup of runs, progress."""
 
+import contextlib
 import copy
 
 import numpy as np
@@ -36,15 +37,21 @@ class BF16(Callback):
 
     order = 10  # after blurr's callback has taken the logits out of the model's output
 
+    def __init__(self):
+        self.open = contextlib.ExitStack()
+
     def before_batch(self):
-        self.autocast = torch.autocast(self.dls.device.type, dtype=torch.bfloat16)
-        self.autocast.__enter__()
+        self.open.enter_context(torch.autocast(self.dls.device.type, dtype=torch.bfloat16))
 
     def after_pred(self):
         self.learn.pred = self.pred.float()
 
     def after_loss(self):
-        self.autocast.__exit__(None, None, None)
+        self.close()
+
+    def close(self) -> None:
+        """End the autocast, also after an error in the middle of a batch, of which fastai tells its callbacks nothing."""
+        self.open.close()
 
 
 class SmoothLoss(AvgSmoothLoss):

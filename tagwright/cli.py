@@ -289,7 +289,7 @@ def _report(record: dict, folder: Path) -> None:
 
 def _show_tags(tagger, texts: list) -> None:
     for text, tags in zip(texts, tagger.tag(texts), strict=True):
-        shown = text if isinstance(text, str) else text[tagger.manifest.fields[0]]
+        shown = text if isinstance(text, str) else next(iter(text.values()), "")
         given = "  ".join(f"{label} {score:.2f}" for label, score in tags)
         print(f"\n{shown}\n    {given or 'no label above its threshold'}")
 

@@ -23,16 +23,16 @@ from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit
 from tqdm.auto import tqdm
 
 from tagwright.errors import TagwrightError
+from tagwright.rows import MAX_CELL
 from tagwright.stage import Stage, read_record, write_json
-from tagwright.task import Input, Task
-from tagwright.text import compose, html_to_text, mend_html, parse_labels, tidy
+from tagwright.task import Task
+from tagwright.text import parse_labels, text_of
 
 SPLITS = ("train", "validation", "test")
 FORMATS = {".csv": "csv", ".tsv": "tsv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet",
            ".txt": "fasttext"}
 LABEL_FAULTS = ("unreadable labels", "unknown label", "several labels")
 MIN_ROWS = 10
-MAX_CELL = 10_000_000  # characters
 MAX_UNREADABLE = 0.5  # share of unreadable rows above which the file, or the task, not the row, must be wrong
 
 
@@ -299,8 +299,7 @@ def _check_readable(path: Path, read: int, rejects: Rejects) -> None:
 
 def _prepare(task: Task, row: Row, rejects: Rejects) -> bool:
     """Fill in the row's text and labels; False where it has none, or they cannot be read."""
-    fields = {name: plain_field(row.raw.get(name), task.input, name) for name in task.input.fields}
-    row.text = compose(task.input.template, fields) if any(fields.values()) else ""
+    row.text = text_of(row.raw, task.input)
     if not row.text:
         rejects.add(row, "no text")
         return False
@@ -322,15 +321,6 @@ def _prepare(task: Task, row: Row, rejects: Rejects) -> bool:
         rejects.add(row, "several labels", f"{task.labels.field}: {', '.join(row.labels)[:60]}{hint}")
         return False
     return True
-
-
-def plain_field(value, fields: Input, name: str) -> str:
-    """The value of the field `name` as plain text, "" where there is none."""
-    if value is None or value != value:  # NaN differs from itself
-        return ""
-    if name in fields.damaged_html:
-        return html_to_text(mend_html(str(value)))
-    return html_to_text(str(value)) if name in fields.html else tidy(str(value))
 
 
 # --- duplicates --------------------------------------------------------------------------------------------------

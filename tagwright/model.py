@@ -78,7 +78,7 @@ class TaggerModel(PreTrainedModel):
         if config.is_encoder_decoder or not getattr(config, "vocab_size", None):
             raise EncoderError(encoder, f"a {config.model_type} is no encoder of texts alone; choose one like BERT or RoBERTa")
         for name in ATTENTION_DROPOUT & set(config.to_dict()):
-            setattr(config, name, 0.0)  # without it torch's fused attention can be used: twice the speed on a CPU
+            setattr(config, name, 0.0)  # without it torch's fused attention can be used: twice the speed on long texts
         config.update({
             "id2label": dict(enumerate(labels)), "label2id": {label: index for index, label in enumerate(labels)},
             "problem_type": PROBLEM_TYPES[kind], "pooling": pooling, "dtype": "float32",
@@ -121,8 +121,10 @@ def parameter_groups(model: nn.Module) -> list[list[nn.Parameter]]:
     embeddings = next(child for child in encoder.children() if any(module is table for module in child.modules()))
     depth = encoder.config.num_hidden_layers
     stack = next((part for part in encoder.modules() if isinstance(part, nn.ModuleList) and len(part) == depth), [])
-    first, *layers, last = [list(part.parameters()) for part in (embeddings, *stack, model.head)]
-    known = {id(parameter) for group in (first, *layers, last) for parameter in group}
+    *layers, first, last = [list(part.parameters()) for part in (*stack, embeddings, model.head)]
+    in_layers = {id(parameter) for layer in layers for parameter in layer}
+    first = [parameter for parameter in first if id(parameter) not in in_layers]  # one child can hold table and layers
+    known = in_layers | {id(parameter) for parameter in first + last}
     rest = [parameter for parameter in model.parameters() if id(parameter) not in known]
     layers = [*layers[:-1], layers[-1] + rest] if layers else [rest]
     return [first, *layers, last]

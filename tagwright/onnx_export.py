@@ -29,7 +29,7 @@ from tagwright.errors import TagwrightError
 from tagwright.label_names import NameHead, same_name
 from tagwright.model import EncoderError, TaggerModel, load_tagger_model, load_tokenizer
 from tagwright.new_labels import fit_name_head
-from tagwright.stage import RECORD, Stage, listing, read_record, replacing, write_json
+from tagwright.stage import RECORD, Stage, listing, read_record, recover, replacing, write_json
 from tagwright.tagger import FILES, Tagger
 from tagwright.task import Task
 from tagwright.training import predict
@@ -186,7 +186,8 @@ def quantize(task: Task, data_dir: Path, model_dir: Path, evaluation_dir: Path, 
     texts, y_test = list(dataset.test["text"]), dataset.targets(dataset.test)
     thresholds = np.array(manifest.thresholds, dtype=np.float32)
     stage.need_space(3 * (model_dir / "model.safetensors").stat().st_size)
-    added = {label: text for label, text in _added(out_dir).items() if not same_name(label, manifest.labels)}
+    takes_labels = task.kind == "multilabel"
+    added = {label: text for label, text in _added(out_dir).items() if takes_labels and not same_name(label, manifest.labels)}
 
     with stage.writing() as folder:
         shutil.copytree(model_dir, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(RECORD))
@@ -204,7 +205,7 @@ def quantize(task: Task, data_dir: Path, model_dir: Path, evaluation_dir: Path, 
         sizes = {"PyTorch": (folder / "model.safetensors").stat().st_size}
         sizes |= {f"ONNX {precision}": (folder / file).stat().st_size for precision, file in FILES.items()}
         manifest.metrics |= scored
-        if task.kind == "multilabel":
+        if takes_labels:
             rows = model.head.weight.detach().numpy()
             fit_name_head(dataset, rows, _embed_with(taggers["ONNX int8"])).save(folder / NameHead.FILE)
         write_bundle(folder, manifest)
@@ -222,6 +223,7 @@ def add_labels(folder: Path, labels: Iterable[str] | Mapping[str, str]) -> Manif
     Raises TagwrightError as `Tagger.with_labels` does, and where the folder is not complete or cannot be written.
     """
     folder = Path(folder).resolve()
+    recover(folder)
     sealed = read_bundle(folder).checksum
     tagger = Tagger.load(folder, "fp32").with_labels(labels)
     manifest, model = tagger.manifest, load_tagger_model(folder)

@@ -23,13 +23,13 @@ from transformers import (
 
 from tagwright.batches import MULTIPLE, by_length
 from tagwright.cpu import fast_on_cpu
-from tagwright.dataset import Dataset, plain_field
+from tagwright.dataset import Dataset
 from tagwright.errors import TagwrightError
 from tagwright.model import EncoderError, load_masked_lm, load_tokenizer
-from tagwright.rows import read_tables, scan
+from tagwright.rows import as_dicts, read_tables, scan
 from tagwright.stage import RECORD, Stage, read_record
 from tagwright.task import Task
-from tagwright.text import compose, tidy
+from tagwright.text import text_of, tidy
 from tagwright.training import has_bf16
 
 MASKED = 0.15  # of the tokens, as BERT's authors did
@@ -52,7 +52,7 @@ def pretrain(task: Task, data_dir: Path, out_dir: Path, texts: Path | None = Non
     encoder = _base(task, out_dir)
     settings = {"encoder": encoder, "max_length": task.model.max_length, "epochs": epochs, "seed": task.training.seed}
     settings |= task.model_dump(include={"input"}) if texts else {}
-    made_of = [data_dir, *([texts] if texts else []), *([Path(encoder)] if (Path(encoder) / RECORD).is_file() else [])]
+    made_of = [data_dir, *([texts] if texts else []), *([Path(encoder)] if Path(encoder).is_dir() else [])]
     stage = Stage("pretrain", out_dir, made_of, settings)
     if not force and (record := stage.unchanged()):
         return record
@@ -142,24 +142,17 @@ def _base(task: Task, out_dir: Path) -> str:
 def _unlabelled(task: Task, dataset: Dataset, path: Path) -> tuple[list[str], int]:
     """The file's different texts, cleaned as `clean` does, and how many validation and test texts were among them."""
     source = scan(path)
-    if source.form == "txt":
-        def text_of(row):
-            return tidy(row["text"])
-    elif missing := [name for name in task.input.fields if name not in source.columns]:
+    missing = [name for name in task.input.fields if name not in source.columns]
+    if source.form != "txt" and missing:
         raise TagwrightError(f"{path}: no column {missing[0]!r}, which {task.file.name} names in input.fields (it has: "
                              f"{', '.join(source.columns)})")
-    else:
-        def text_of(row):
-            fields = {name: plain_field(row[name], task.input, name) for name in task.input.fields}
-            return compose(task.input.template, fields) if any(fields.values()) else ""
-
     known = {_key(text) for text in dataset.train["text"]}
     kept_back = {_key(text) for part in (dataset.validation, dataset.test) for text in part["text"]}
     found: dict[str, str] = {}
     with tqdm(total=source.rows, desc="read", unit=" rows", disable=None, leave=False) as bar:
         for rows in read_tables(source, CHUNK_ROWS):
-            for row in rows.table.to_pylist():
-                if text := text_of(row):
+            for row in as_dicts(rows.table):
+                if text := tidy(row["text"]) if source.form == "txt" else text_of(row, task.input):
                     found.setdefault(_key(text), text)
             bar.update(rows.read)
     texts = [text for key, text in found.items() if key not in known and key not in kept_back]

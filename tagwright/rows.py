@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from tagwright.errors import TagwrightError
 
 FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".txt": "txt"}
-MAX_CELL = 1_000_000  # characters of a CSV cell: beyond it a quote was opened and never closed
+MAX_CELL = 10_000_000  # characters of a CSV cell: beyond it a quote was opened and never closed
 UNREADABLE = "(unreadable)"  # stands for the columns of a row that has none
 JSON_TEXT = None  # the type of a JSON Lines column whose values are of several kinds, or objects: they are held as JSON
 IS_JSON = {b"form": b"json"}  # marks such a column in a table
@@ -97,7 +97,7 @@ def read_tables(source: Source, size: int) -> Iterator[Rows]:
             line = 1
             with pq.ParquetFile(source.path, buffer_size=1 << 20) as file:  # buffered: no column is in memory as a whole
                 for batch in file.iter_batches(size):
-                    yield Rows(len(batch), list(range(line, line + len(batch))), pa.Table.from_batches([batch]), [])
+                    yield _sound_rows(pa.Table.from_batches([batch]), line)
                     line += len(batch)
             return
         rows = _read(source.path, source.form)
@@ -107,6 +107,33 @@ def read_tables(source: Source, size: int) -> Iterator[Rows]:
             rejected = [{"line": row.line, "reason": row.reason, "detail": row.detail, "row": row.cells}
                         for row in chunk if row.reason]
             yield Rows(len(chunk), [row.line for row in good], pa.Table.from_arrays(arrays, schema=source.schema()), rejected)
+
+
+def as_dicts(table: pa.Table) -> list[dict]:
+    """A table's rows, with what is held as JSON decoded."""
+    held_as_json = [field.name for field in table.schema if field.metadata == IS_JSON]
+    rows = table.to_pylist()
+    for row in rows:
+        row |= {name: json.loads(row[name]) for name in held_as_json if row[name] is not None}
+    return rows
+
+
+def _sound_rows(table: pa.Table, first: int) -> Rows:
+    """Rows of a parquet file, the first of which has the number `first`, without those whose text is no UTF-8: Arrow does not
+    look when it reads."""
+    lines = range(first, first + len(table))
+    try:
+        table.validate(full=True)
+        return Rows(len(table), list(lines), table, [])
+    except pa.ArrowInvalid:
+        sound, rejected = [], []
+        for index, line in enumerate(lines):
+            try:
+                table.slice(index, 1).to_pylist()
+                sound.append(index)
+            except UnicodeDecodeError as error:
+                rejected.append({"line": line, "reason": "not UTF-8", "detail": str(error), "row": {}})
+        return Rows(len(table), [lines[index] for index in sound], table.take(pa.array(sound, pa.int64())), rejected)
 
 
 def to_json(value) -> str:

@@ -8,6 +8,7 @@ settings and of the library's code; a stage whose fingerprint has not changed is
 import contextlib
 import ctypes
 import errno
+import fcntl
 import gc
 import hashlib
 import json
@@ -26,7 +27,7 @@ from tagwright.errors import TagwrightError
 RECORD = "run.json"
 # Modules that compute nothing a stage writes.
 NO_STAGE = {"cli.py", "pipeline.py", "plots.py", "tuning.py",
-            "store.py", "stackexchange.py", "pages.py", "browser.py", "crawler.py", "export.py", "rows.py", "bulk.py"}
+            "store.py", "stackexchange.py", "pages.py", "browser.py", "crawler.py", "export.py", "bulk.py"}
 PACKAGES = ["torch", "transformers", "tokenizers", "fastai", "ohmeow-blurr", "onnx", "onnxruntime", "scikit-learn", "numpy"]
 
 
@@ -45,6 +46,7 @@ class Stage:
 
     def __init__(self, name: str, out_dir: Path, inputs: list[Path], settings: dict):
         self.name, self.out_dir = name, Path(out_dir)
+        recover(self.out_dir)
         self.started = time.time()
         self.record = {"stage": name, "settings": settings}
         inputs = [content_id(path) for path in inputs]
@@ -91,19 +93,55 @@ class Stage:
 
 @contextlib.contextmanager
 def replacing(folder: Path) -> Iterator[Path]:
-    """A temporary folder that becomes `folder` when the block ends well and vanishes when it does not."""
+    """A temporary folder that becomes `folder` when the block ends well and vanishes when it does not; raises TagwrightError
+    where another process is writing `folder`."""
     partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    recover(folder)
     try:
-        partial.mkdir(parents=True)
+        partial.mkdir(parents=True, exist_ok=True)
+        held = os.open(partial, os.O_RDONLY)  # the folder is its own lock, which the system gives back however a process ends
     except OSError as error:
         raise TagwrightError(f"{folder}: cannot be written: {error.strerror}: {error.filename}") from None
     try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not (partial.exists() and os.path.samestat(os.fstat(held), partial.stat())):  # renamed by who held it before
+            raise BlockingIOError
+    except BlockingIOError:
+        os.close(held)
+        raise TagwrightError(f"{folder}: another process is writing it; try again when that has ended") from None
+    try:
+        for rest in partial.iterdir():  # of a run that was killed
+            shutil.rmtree(rest) if rest.is_dir() else rest.unlink()
         with full_disk_named(folder):
             yield partial
             _replace(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        os.close(held)
+
+
+def recover(folder: Path) -> None:
+    """Put back a folder that a kill in the middle of its replacement has left moved aside."""
+    old = folder.with_name(f".{folder.name}.old")
+    if old.exists() and not folder.exists():
+        os.rename(old, folder)
+
+
+@contextlib.contextmanager
+def alone(folder: Path, command: str) -> Iterator[None]:
+    """Hold the folder's lock, which the system gives back however a process ends; raises TagwrightError where another
+    process, which runs the same `command`, holds it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / "lock").open("w")
+    except OSError as error:
+        raise TagwrightError(f"{folder}: cannot be written: {error.strerror}") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise TagwrightError(f"{folder}: another `{command}` is at work there") from None
+        yield
 
 
 @contextlib.contextmanager
@@ -157,11 +195,12 @@ def listing(folder: Path) -> dict[str, dict]:
 
 
 def content_id(path: Path) -> str:
-    """What a file or a stage's folder holds, as one hash; times and places do not count."""
-    if (path / RECORD).is_file():
-        files = json.loads((path / RECORD).read_text(encoding="utf8"))["files"]
-        return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
-    return sha256(path)
+    """What a file or a folder (a stage's, or any other) holds, as one hash; times and places do not count."""
+    if not path.is_dir():
+        return sha256(path)
+    record = path / RECORD
+    files = json.loads(record.read_text(encoding="utf8"))["files"] if record.is_file() else listing(path)
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
 
 
 def _code_id() -> str:
@@ -175,7 +214,11 @@ def _replace(source: Path, target: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
     if target.exists():
         os.rename(target, old)
-    os.rename(source, target)
+    try:
+        os.rename(source, target)
+    except BaseException:
+        recover(target)
+        raise
     shutil.rmtree(old, ignore_errors=True)
 
 

@@ -158,6 +158,14 @@ class Task(Section):
         return self
 
     @pydantic.model_validator(mode="after")
+    def _examples_have_the_fields(self):
+        for number, example in enumerate(self.demo.examples, 1):
+            if unknown := sorted(set(example) - set(self.input.fields)):
+                raise ValueError(f"demo.examples: example {number} has the field {unknown[0]!r}, which is not in input.fields "
+                                 f"({', '.join(self.input.fields)})")
+        return self
+
+    @pydantic.model_validator(mode="after")
     def _recipe_fits_the_kind(self):
         if self.kind == "multiclass":
             for key, value in (("loss", "asymmetric"), ("thresholds", "per_label")):

@@ -8,6 +8,7 @@ import ast
 import json
 import re
 import unicodedata
+from collections.abc import Mapping
 
 PARAGRAPH_TAGS = frozenset((
     "address", "article", "aside", "blockquote", "dd", "div", "dl", "dt", "figure", "footer", "h1", "h2", "h3", "h4", "h5",
@@ -89,6 +90,23 @@ def compose(template: str, fields: dict[str, str]) -> str:
     'Who is Q?'
     """
     return tidy(template.format_map(fields))
+
+
+def text_of(row: Mapping, form) -> str:
+    """The input text of a row as a file has it, "" where it has none. `form` tells how: a task's `input`, or a model's
+    manifest, with `fields`, `template`, and the fields that hold HTML, `html` and `damaged_html`. A missing field is empty."""
+    fields = {name: plain(row.get(name), name in form.html, name in form.damaged_html) for name in form.fields}
+    return compose(form.template, fields) if any(fields.values()) else ""
+
+
+def plain(value, html: bool = False, damaged_html: bool = False) -> str:
+    """A file's value as plain text, "" for None and NaN."""
+    if value is None or value != value:  # NaN differs from itself
+        return ""
+    text = value.decode("utf8", "replace") if isinstance(value, bytes) else str(value)
+    if damaged_html:
+        return html_to_text(mend_html(text))
+    return html_to_text(text) if html else tidy(text)
 
 
 def parse_labels(cell, form: str = "auto") -> list[str]:

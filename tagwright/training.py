@@ -38,7 +38,7 @@ from tagwright.dataset import Dataset
 from tagwright.errors import Paused, TagwrightError
 from tagwright.losses import loss_for
 from tagwright.model import TaggerModel, check_fit, load_tokenizer, parameter_groups
-from tagwright.stage import RECORD, Stage, package_versions
+from tagwright.stage import Stage, package_versions
 from tagwright.task import Task, Training
 from tagwright.thresholds import choose_thresholds
 
@@ -113,7 +113,7 @@ def train(task: Task, data_dir: Path, out_dir: Path, force: bool = False, bar: b
     dataset = Dataset.load(data_dir, task.name)
     settings = task.model_dump(include={"title", "kind", "input", "model", "training", "demo"})
     encoder = Path(task.model.encoder)
-    stage = Stage("train", out_dir, [data_dir, encoder] if (encoder / RECORD).is_file() else [data_dir], settings)
+    stage = Stage("train", out_dir, [data_dir, encoder] if encoder.is_dir() else [data_dir], settings)
     checkpoint = Checkpoint(out_dir, stage.made_of)
     fault = checkpoint.open(anew=force)
     if not force and not (resume and checkpoint.epochs) and (record := stage.unchanged()):
@@ -145,6 +145,7 @@ def train(task: Task, data_dir: Path, out_dir: Path, force: bool = False, bar: b
             write_bundle(folder, Manifest(
                 task=task.name, title=task.title, kind=task.kind, labels=dataset.labels,
                 thresholds=thresholds.tolist(), fields=task.input.fields, template=task.input.template,
+                html=task.input.html, damaged_html=task.input.damaged_html,
                 max_length=task.model.max_length, pad_id=tokenizer.pad_token_id, encoder=task.model.encoder,
                 examples=task.demo.examples, metrics={"validation": validation}, versions=package_versions(),
             ))
@@ -196,7 +197,7 @@ def is_first() -> bool:
 def has_bf16() -> bool:
     """Whether this processor (or GPU) multiplies bfloat16 matrices in hardware."""
     if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported()
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     return bool(torch.cpu.get_capabilities().get("avx512_bf16"))
 
 
@@ -213,6 +214,8 @@ def _set_up(learner: Learner) -> Iterator[None]:
     `accelerate launch` started."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(learner.no_logging())
+        for callback in learner.cbs.filter(lambda callback: isinstance(callback, BF16)):
+            stack.callback(callback.close)
         if learner.dls.device.type == "cpu":
             stack.enter_context(fast_on_cpu(network(learner).encoder, learner.dls.before_batch[0].max_length))
         if num_distrib() > 1:

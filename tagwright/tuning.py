@@ -6,7 +6,6 @@ from scratch with the task's seed and is scored on the validation rows; the test
 
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import json
 import math
@@ -31,7 +30,7 @@ from tagwright import __version__, metrics, plots
 from tagwright.bundle import CARD_SCORES
 from tagwright.dataset import Dataset
 from tagwright.errors import Paused, TagwrightError
-from tagwright.stage import content_id, package_versions, release_memory, write_json
+from tagwright.stage import alone, content_id, package_versions, release_memory, write_json
 from tagwright.task import Task, Training
 from tagwright.training import build_learner, fit
 
@@ -83,7 +82,7 @@ def tune(task: Task, data_dir: Path, out_dir: Path, trials: int = 20, timeout: f
              "version": __version__}
     name = f"{task.name}-{hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]}"
     default = {key: getattr(recipe, key) for key in space}
-    with _alone(out_dir), _storage_faults(out_dir / "study.sqlite") as file:
+    with alone(out_dir, "tagwright tune"), _storage_faults(out_dir / "study.sqlite") as file:
         study = _open_study(file, name, default)
         print(f"study {name}: {len(_finished(study))} of {trials} trials are finished → {out_dir}")
         try:
@@ -190,8 +189,6 @@ def _run(task: Task, dataset: Dataset, trial: optuna.Trial, bar: tqdm) -> None:
     try:
         fit(task, learner, [report])
     except torch.OutOfMemoryError:
-        if torch.is_autocast_enabled(learner.dls.device.type):
-            learner("after_loss")  # where the callback that began it ends it; of errors fastai tells its callbacks nothing
         if not _finished(trial.study):
             raise TagwrightError(f"{task.file}: the recipe does not fit into the GPU's memory; lower training.batch_size "
                                  f"(now {task.training.batch_size})") from None
@@ -263,22 +260,6 @@ def _score_name(kind: str) -> str:
 
 def _short(value) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, which the system gives back however a process ends."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / "lock").open("w")
-    except OSError as error:
-        raise TagwrightError(f"{folder}: cannot be written: {error.strerror}") from None
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise TagwrightError(f"{folder}: another `tagwright tune` is at work there") from None
-        yield
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -17,7 +18,15 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: no test m
 from tagwright.dataset import Dataset, clean
 from tagwright.task import Task
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, and their children, ignore it
 ROOT = Path(__file__).resolve().parent.parent
+LONGEST = ["test_notebooks", "test_parity", "test_encoders", "test_fetch_questions", "test_bulk"]  # minutes each
+
+
+def pytest_collection_modifyitems(items):
+    """The files that take longest come first, so that no worker is left with one when the others have ended."""
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
+
 
 
 def write_task(folder: Path, raw: str, kind: str = "multilabel", **tables) -> Path:

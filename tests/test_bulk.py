@@ -4,11 +4,12 @@ import csv
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from tagwright import bulk
 from tagwright.bulk import tag_file
-from tagwright.bundle import Manifest, write_bundle
+from tagwright.bundle import Manifest, read_bundle, write_bundle
 from tagwright.errors import TagwrightError
+from tagwright.rows import scan
+from tagwright.stage import alone
 from tagwright.tagger import Tagger
 
 SCRIPT = Path(sys.executable).parent / "tagwright"
@@ -260,30 +263,106 @@ def test_outputs_that_cannot_be_written_are_refused_before_any_work(model, tmp_p
     assert source.read_text() == "title\nsalt\n"
 
 
-def test_a_file_that_changes_while_it_is_read_is_refused(model, tmp_path):
+def test_a_file_that_changes_while_it_is_read_is_refused(model, tmp_path, monkeypatch):
     source, out = write(tmp_path / "in.csv", make_rows(30_000)), tmp_path / "out.csv"
 
-    def append() -> None:
-        while not chunks(tmp_path / ".out.csv.parts"):
-            time.sleep(0.001)
+    def append(running, bar, wait=bulk._await) -> None:
+        monkeypatch.setattr(bulk, "_await", wait)
         with source.open("a") as file:
             file.write("30000,salt,\n")
+        wait(running, bar)
 
-    appending = threading.Thread(target=append, daemon=True)
-    appending.start()
+    monkeypatch.setattr(bulk, "_await", append)
     with pytest.raises(TagwrightError, match="changed while it was read"):
         tag_file(model, source, out)
-    appending.join()
     assert not out.exists()
     assert tag_file(model, source, out)["resumed"] == 0
     assert len(read(out)) == 30_001
 
 
+def test_a_number_among_the_texts_leaves_the_others_what_they_are(model, tmp_path):
+    rows = [{"title": 'the "salt"\nand rice'}, {"title": 1984}, {"title": ""}, {"title": ["fish"]}, {"title": None}]
+    out = tmp_path / "out.jsonl"
+    reader = bulk.Reading(["title"], read_bundle(model))
+    source = scan(write(tmp_path / "in.jsonl", rows))
+    chunk, = bulk.read_chunks(source, reader)
+    assert chunk.texts == ['the "salt"\nand rice', "1984", "['fish']"]
+    counts = tag_file(model, source.path, out)
+    assert counts["rejected"] == {"no text": 2}
+    assert [row["title"] for row in read(out)] == [rows[0]["title"], 1984, ["fish"]]
+    assert set(read(out)[0]["tags"]) == {"salt", "rice"}
+
+
+def test_fields_that_held_html_in_training_are_read_as_html(model, tmp_path):
+    folder = Path(shutil.copytree(model, tmp_path / "html"))
+    write_bundle(folder, replace(read_bundle(folder), html=["title"]))
+    row = {"title": "<p>sa<b>lt</b> &amp; rice<script>eggs</script></p>", "body": "<fish>"}
+    chunk, = bulk.read_chunks(scan(write(tmp_path / "in.csv", [row])), bulk.Reading(["title", "body"], read_bundle(folder)))
+    assert chunk.texts == ["salt & rice\n\n<fish>"]
+    tag_file(folder, tmp_path / "in.csv", tmp_path / "out.jsonl")
+    assert set(read(tmp_path / "out.jsonl")[0]["tags"]) >= {"salt", "rice"}
+    assert read(tmp_path / "out.jsonl")[0]["title"] == row["title"]
+
+
+@pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])
+def test_a_parquet_row_that_is_no_utf8_costs_itself_only(model, tmp_path, ending):
+    cells = pa.array([b"salt", b"\xff rice", b"fish"], pa.binary())
+    bad = pa.StringArray.from_buffers(3, cells.buffers()[1], cells.buffers()[2])  # Arrow does not look
+    pq.write_table(pa.table({"title": bad, "raw": cells}), tmp_path / "in.parquet")
+    counts = tag_file(model, tmp_path / "in.parquet", tmp_path / f"out{ending}")
+    assert (counts["written"], counts["rejected"]) == (2, {"not UTF-8": 1})
+    assert [row["tags"] for row in read(tmp_path / f"out{ending}")] == [["salt"], ["fish"]]
+    assert [entry["line"] for entry in rejected(tmp_path / f"out{ending}")] == [2]
+    tag_file(model, tmp_path / "in.parquet", tmp_path / "raw.jsonl", text="raw")  # bytes that nobody calls text
+    assert read(tmp_path / "raw.jsonl")[0]["tags"] == ["salt"]
+
+
+def test_a_long_text_is_one_row(model, tmp_path):
+    rows = [{"title": "a line\n" * 400_000 + "rice"}, {"title": "salt"}]
+    assert tag_file(model, write(tmp_path / "in.csv", rows), tmp_path / "out.jsonl", "title")["written"] == 2
+
+
 # --- interruption ------------------------------------------------------------------------------------------------
 
 
-def start(model: Path, source: Path, out: Path) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-c", WORKER, model, source, out], stderr=subprocess.PIPE, text=True)
+# Dies by its own hand, milliseconds after the given chunk was begun: a kill from outside comes when the machine has time.
+DIES_AT_CHUNK = """
+import itertools, os, signal, threading
+from tagwright import bulk
+
+begun, tag_chunk = itertools.count(), bulk._tag_chunk
+
+def tag_and_die(*arguments):
+    if next(begun) == {chunk}:
+        threading.Timer({delay}, os.kill, [os.getpid(), signal.SIGKILL]).start()
+    tag_chunk(*arguments)
+
+bulk._tag_chunk = tag_and_die
+"""
+DIES_WHILE_JOINING = """
+import os, signal
+from tagwright import bulk
+
+def write_and_die(path, schema, groups, write=bulk.WRITERS[".csv"]):
+    def some():
+        yield next(groups)
+        os.kill(os.getpid(), signal.SIGKILL)
+    write(path, schema, some())
+
+bulk.WRITERS[".csv"] = write_and_die
+"""
+
+
+def start(model: Path, source: Path, out: Path, patch: str = "") -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, "-c", patch + WORKER, model, source, out], stderr=subprocess.PIPE, text=True)
+
+
+def die(model: Path, source: Path, out: Path, patch: str) -> Path:
+    """A run that ends by SIGKILL; returns the folder it leaves."""
+    process = start(model, source, out, patch)
+    _, errors = process.communicate()
+    assert process.returncode == -signal.SIGKILL, errors
+    return out.with_name(f".{out.name}.parts")
 
 
 def chunks(parts: Path) -> int:
@@ -296,25 +375,13 @@ def test_killed_at_random_moments_no_row_is_lost_or_doubled(model, tmp_path, end
     rows = make_rows(40_000, seed=1)
     write(source, rows)
     source.write_text(source.read_text(encoding="utf8") + "one,two\n", encoding="utf8")
-    seconds = tag_file(model, source, whole)["seconds"]
-    chance, killed = random.Random(ending), 0
-    parts = tmp_path / f".{out.name}.parts"
-    while killed < 6:
-        before, process = chunks(parts), start(model, source, out)
-        if killed % 3:
-            while chunks(parts) == before and process.poll() is None:
-                time.sleep(0.001)
-            time.sleep(chance.uniform(0, seconds / 6))
-        else:  # before it tags anything, mostly
-            time.sleep(chance.uniform(0, 1))
-        process.kill()
-        process.communicate()
-        if process.returncode != -signal.SIGKILL:
-            break
-        killed += 1
-        assert not out.exists()
+    tag_file(model, source, whole)
+    chance, parts = random.Random(ending), tmp_path / f".{out.name}.parts"
+    for chunk in (0, 4, 1, 6, 0, 5):  # of about 40
+        before = chunks(parts)
+        die(model, source, out, DIES_AT_CHUNK.format(chunk=chunk, delay=chance.uniform(0, 0.01)))
         assert chunks(parts) >= before  # it went on, and did not begin anew
-    assert killed >= 3
+        assert not out.exists()
     counts = tag_file(model, source, out)
     assert counts["resumed"] > 0
     assert out.read_bytes() == whole.read_bytes()
@@ -325,27 +392,15 @@ def test_killed_at_random_moments_no_row_is_lost_or_doubled(model, tmp_path, end
 
 def test_killed_while_the_chunks_are_joined_there_is_no_half_a_file(model, tmp_path):
     source, out = write(tmp_path / "in.csv", make_rows(40_000)), tmp_path / "out.csv"
-    process = start(model, source, out)
-    while not (tmp_path / ".out.csv.parts" / "whole.csv").exists():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.001)
-    process.kill()
-    process.communicate()
+    assert (die(model, source, out, DIES_WHILE_JOINING) / "whole.csv").exists()
     assert not out.exists()
     assert tag_file(model, source, out)["resumed"] == 40_000
     assert [int(row["id"]) for row in read(out)] == list(range(40_000))
 
 
 def interrupted(model: Path, source: Path, out: Path) -> Path:
-    """Kill a run when two chunks are done; returns the folder it leaves."""
-    process = start(model, source, out)
-    parts = out.with_name(f".{out.name}.parts")
-    while chunks(parts) < 2:
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.001)
-    process.kill()
-    process.communicate()
-    return parts
+    """A run that was killed when a few chunks were done; returns the folder it leaves."""
+    return die(model, source, out, DIES_AT_CHUNK.format(chunk=6, delay=0))
 
 
 def test_another_input_model_or_column_begins_anew(model, tmp_path):
@@ -370,15 +425,13 @@ def test_a_damaged_chunk_is_named(model, tmp_path):
 
 
 def test_two_runs_at_once_do_not_mix(model, tmp_path):
-    source, out = write(tmp_path / "in.csv", make_rows(40_000)), tmp_path / "out.csv"
-    process = start(model, source, out)
-    while not (tmp_path / ".out.csv.parts" / "job.json").exists():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.001)
-    with pytest.raises(TagwrightError, match="at work there"):
-        tag_file(model, source, out)
-    assert process.wait() == 0
-    assert len(read(out)) == 40_000
+    source, out = write(tmp_path / "in.csv", make_rows(2_000)), tmp_path / "out.csv"
+    with alone(tmp_path / ".out.csv.parts", "tagwright tag"):
+        process = start(model, source, out)
+        _, errors = process.communicate()
+    assert process.returncode == 1
+    assert "another `tagwright tag` is at work there" in errors
+    assert tag_file(model, source, out)["written"] == 2_000
 
 
 PEAK = WORKER + "; print(next(line for line in open('/proc/self/status') if line.startswith('VmHWM')).split()[1])"  # KB

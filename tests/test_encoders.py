@@ -20,7 +20,7 @@ from encoders import FAMILIES, make_encoder
 from hub import Hub
 from safetensors.torch import load_file, save_file
 from test_parity import ODD_TEXTS
-from transformers import AutoModel, AutoTokenizer, T5Config, T5Model
+from transformers import AutoConfig, AutoModel, AutoTokenizer, T5Config, T5Model
 
 from tagwright import onnx_export
 from tagwright.bundle import read_bundle, write_bundle
@@ -140,6 +140,14 @@ def test_an_encoder_begins_with_its_own_weights_grouped_by_layer(family, encoder
     assert {id(parameter) for parameter in head} == {id(model.head.weight), id(model.head.bias)}
     assert sorted(map(id, sum(groups, []))) == sorted(map(id, model.parameters()))
     assert min(map(len, groups)) > 0
+
+
+def test_groups_part_table_and_layers_that_lie_in_one_child():
+    model = TaggerModel(AutoConfig.for_model("opt", hidden_size=16, ffn_dim=16, num_hidden_layers=2, num_attention_heads=2,
+                                             word_embed_proj_dim=16, vocab_size=50, num_labels=3, pooling="mean"))
+    groups = parameter_groups(model)
+    assert len(groups) == 4
+    assert sorted(map(id, sum(groups, []))) == sorted(map(id, model.parameters()))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -28,6 +28,22 @@ def space(demo_run, tmp_path_factory):
     return folder
 
 
+def test_a_space_is_put_together_again_and_nothing_else_is_replaced(demo_run, tmp_path):
+    command, out = [sys.executable, APP / "assemble.py", demo_run.root / "tagger"], tmp_path / "out"
+    (out / ".git").mkdir(parents=True)
+    (out / ".git" / "HEAD").write_text("ref: refs/heads/main")
+    for _ in range(2):  # into a clone of an empty Space, and over what is there then
+        subprocess.run([*command, out], check=True)
+        assert (out / ".git" / "HEAD").read_text() == "ref: refs/heads/main"
+        assert (out / "app.py").exists()
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "dear.txt").write_text("dear")
+    refused = subprocess.run([*command, tmp_path / "letters"], capture_output=True, text=True)
+    assert refused.returncode == 1
+    assert "holds something else than a Space" in refused.stderr
+    assert (tmp_path / "letters" / "dear.txt").exists()
+
+
 @pytest.fixture(scope="module")
 def address(space):
     """The address of the page, served from the Space's own folder and its own copy of the library."""

@@ -11,8 +11,9 @@ from conftest import write_jsonl, write_task
 from fastai.callback.core import Callback
 from tiny import write_tiny
 
-from benchmarks import ablation, quality, runs
+from benchmarks import ablation, pseudo_labels, quality, runs
 from benchmarks.rivals import FastText, Template, Tfidf
+from tagwright import metrics
 from tagwright.dataset import Dataset
 from tagwright.model import parameter_groups
 from tagwright.stage import RECORD, write_json
@@ -217,7 +218,8 @@ def test_the_ablation_trains_each_variation_once_and_compares_it_with_the_defaul
     page.write_text("<!-- ablation -->\n<!-- /ablation -->\n")
     monkeypatch.setattr(ablation, "PAGE", page)
     for variation in (ablation.DEFAULT, thawing, stuck):
-        ablation.keep(task, {"variations": {variation.name: ablation.measure(task, data_dirs[0], variation, [1, 2], tmp_path)}})
+        row = ablation.measure(task, data_dirs[0], variation, [1, 2], tmp_path)
+        ablation.keep(task, data_dirs[0], {"variations": {variation.name: row}})
         assert ("Not measured yet: hardly trained" in page.read_text()) == (variation is not stuck)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob(RECORD)}
     assert len(before) == 6
@@ -229,6 +231,25 @@ def test_the_ablation_trains_each_variation_once_and_compares_it_with_the_defaul
     assert ablation.measure(task, data_dirs[0], stuck, [1, 2], tmp_path) == rows["hardly trained"]
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob(RECORD)}
     assert "| hardly trained | tiny steps | worse (-" in page.read_text()
+
+    once = ablation.recipe_of(runs.with_tables(task, {"training": {"epochs": 1}}), ablation.DEFAULT)
+    pseudo = {"seeds": [1], "rows": pseudo_labels.measure(once, data_dirs[0], [1], tmp_path)}
+    ablation.keep(task, data_dirs[0], {"pseudo_labels": pseudo})
+    assert "| half of the training rows | " in page.read_text()
+    assert "| hardly trained | tiny steps | worse (-" in page.read_text()
+    monkeypatch.setattr(ablation, "VERSION", 0)  # rows of other code cannot be compared
+    assert ablation.kept_before(data_dirs[0]) == {"variations": {}}
+
+
+def test_validation_scores_come_with_thresholds_from_other_rows(task, data_dirs):
+    dataset = Dataset.load(data_dirs[0])
+    few = runs.with_tables(task, {"training": {"epochs": 1, "soup": 1, "thresholds": "per_label"}})
+    trained = runs.Trained(few, dataset)
+    y_true, scores = dataset.targets(dataset.validation), trained.scores(dataset.validation)
+    in_sample = metrics.summary(y_true, scores, trained.thresholds, task.kind)
+    told = trained.result()["validation"]
+    assert told["p_at_1"] == in_sample["p_at_1"]
+    assert told["micro_f1"] != in_sample["micro_f1"]
 
 
 def test_unfreezing_goes_from_the_head_down_and_ends_within_the_first_epoch(task, data_dirs):

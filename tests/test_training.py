@@ -7,6 +7,7 @@ from fastai.callback.core import Callback, CancelFitException
 from torch import nn
 
 from tagwright.blurr_compat import BatchTokenizeTransform
+from tagwright.callbacks import BF16
 from tagwright.dataset import Dataset
 from tagwright.errors import TagwrightError
 from tagwright.losses import SummedBCE
@@ -69,6 +70,36 @@ def test_batches_hold_texts_of_like_length(task, dataset):
     assert all(mask.shape[1] % 16 == 0 for mask in batches)
     assert sum(mask.sum().item() for mask in batches) == sum(
         min(len(ids), 64) for ids in load_tokenizer(task.model.encoder)(list(dataset.train["text"]))["input_ids"])
+
+
+@pytest.mark.parametrize("rows", [10, 17])
+def test_no_row_is_left_out_of_an_epoch(task, dataset, rows):
+    few = Dataset(dataset.labels, dataset.train[:rows], dataset.validation, dataset.test, dataset.record)
+    learner, seen = build_learner(task, few, bar=False), []
+
+    class Count(Callback):
+        def after_batch(self):
+            if self.training:
+                seen.append(len(self.yb[0]))
+
+    history = fit(task, learner, [Count()])
+    assert sum(seen) == 2 * rows  # epochs
+    assert np.isfinite(history["train_loss"]).all()
+
+
+def test_an_error_in_the_middle_of_a_batch_leaves_no_autocast_behind(task, dataset):
+    class Fails(Callback):
+        order = 20  # after autocast has begun
+
+        def before_batch(self):
+            raise RuntimeError("out of memory, say")
+
+    learner = build_learner(task, dataset, bar=False)
+    learner.remove_cbs(learner.cbs.filter(lambda callback: isinstance(callback, BF16)))
+    learner.add_cb(BF16())
+    with pytest.raises(RuntimeError, match="out of memory"):
+        fit(task, learner, [Fails()])
+    assert not torch.is_autocast_enabled("cpu")
 
 
 def test_no_text_is_tokenised_while_training(task, dataset, monkeypatch):

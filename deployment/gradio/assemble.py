@@ -4,12 +4,13 @@ The Space holds the app, the serving modules of the library and the int8 model, 
 """
 
 import dataclasses
+import os
 import shutil
 import sys
 from pathlib import Path
 
 import tagwright
-from tagwright.bundle import read_bundle, write_bundle
+from tagwright.bundle import MANIFEST, read_bundle, write_bundle
 from tagwright.errors import TagwrightError
 from tagwright.tagger import FILES
 
@@ -19,10 +20,13 @@ MODEL_FILES = ["config.json", "tokenizer.json", "tokenizer_config.json", FILES["
 
 
 def assemble(model: Path, out: Path) -> None:
-    """Write the Space to `out`, replacing what is there. Raises TagwrightError where `model` is no whole model folder."""
+    """Write the Space to `out`, replacing one that is there but for its `.git`. Raises TagwrightError where `model` is no whole
+    model folder, or `out` holds something else than a Space."""
     manifest = read_bundle(model)
     if FILES["int8"] not in manifest.files:
         raise TagwrightError(f"{model}: has no {FILES['int8']}; `tagwright quantize {manifest.task}` makes it")
+    if out.exists() and set(os.listdir(out)) - {".git"} and not (out / "model" / MANIFEST).is_file():
+        raise TagwrightError(f"{out}: holds something else than a Space; choose another folder, or remove it")
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     for source, names, target in [
@@ -34,6 +38,8 @@ def assemble(model: Path, out: Path) -> None:
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source / name, target / name)
     write_bundle(partial / "model", dataclasses.replace(manifest))
+    if (out / ".git").exists():
+        (out / ".git").rename(partial / ".git")
     shutil.rmtree(out, ignore_errors=True)
     partial.rename(out)
 
