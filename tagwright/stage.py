@@ -91,37 +91,61 @@ class Stage:
         write_json(folder / RECORD, self.record)
 
 
+class BeingWritten(TagwrightError):
+    """Another process is writing the folder."""
+
+
 @contextlib.contextmanager
 def replacing(folder: Path) -> Iterator[Path]:
-    """A temporary folder that becomes `folder` when the block ends well and vanishes when it does not; raises TagwrightError
+    """A temporary folder that becomes `folder` when the block ends well and vanishes when it does not; raises BeingWritten
     where another process is writing `folder`."""
-    partial = folder.with_name(f".{folder.name}.partial")
-    recover(folder)
-    try:
-        partial.mkdir(parents=True, exist_ok=True)
-        held = os.open(partial, os.O_RDONLY)  # the folder is its own lock, which the system gives back however a process ends
-    except OSError as error:
-        raise TagwrightError(f"{folder}: cannot be written: {error.strerror}: {error.filename}") from None
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not (partial.exists() and os.path.samestat(os.fstat(held), partial.stat())):  # renamed by who held it before
-            raise BlockingIOError
-    except BlockingIOError:
-        os.close(held)
-        raise TagwrightError(f"{folder}: another process is writing it; try again when that has ended") from None
-    try:
-        for rest in partial.iterdir():  # of a run that was killed
-            shutil.rmtree(rest) if rest.is_dir() else rest.unlink()
-        with full_disk_named(folder):
-            yield partial
-            _replace(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        os.close(held)
+    with _partial(folder) as partial, full_disk_named(folder):
+        yield partial
+        _replace(partial, folder)
 
 
 def recover(folder: Path) -> None:
     """Put back a folder that a kill in the middle of its replacement has left moved aside."""
+    if folder.with_name(f".{folder.name}.old").exists() and not folder.exists():
+        with contextlib.suppress(BeingWritten), _partial(folder):  # being written: it is between the renamings at this moment
+            pass
+
+
+@contextlib.contextmanager
+def _partial(folder: Path) -> Iterator[Path]:
+    """The empty temporary folder beside `folder`, for one process at a time: it is its own lock, which the system gives back
+    however a process ends."""
+    partial = folder.with_name(f".{folder.name}.partial")
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+        held = os.open(partial, os.O_RDONLY)
+    except OSError as error:
+        raise TagwrightError(f"{folder}: cannot be written: {error.strerror}: {error.filename}") from None
+
+    def ours() -> bool:  # and not renamed by who held it before, or by ourselves, and perhaps made anew by another
+        return partial.exists() and os.path.samestat(os.fstat(held), partial.stat())
+
+    try:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            locked = ours()
+        except BlockingIOError:
+            locked = False
+        if not locked:
+            raise BeingWritten(f"{folder}: another process is writing it; try again when that has ended")
+        _put_back(folder)
+        for rest in partial.iterdir():  # of a run that was killed
+            shutil.rmtree(rest) if rest.is_dir() else rest.unlink()
+        try:
+            yield partial
+        finally:
+            if ours():
+                shutil.rmtree(partial, ignore_errors=True)
+    finally:
+        os.close(held)
+
+
+def _put_back(folder: Path) -> None:
     old = folder.with_name(f".{folder.name}.old")
     if old.exists() and not folder.exists():
         os.rename(old, folder)
@@ -217,7 +241,7 @@ def _replace(source: Path, target: Path) -> None:
     try:
         os.rename(source, target)
     except BaseException:
-        recover(target)
+        _put_back(target)
         raise
     shutil.rmtree(old, ignore_errors=True)
 

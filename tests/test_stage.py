@@ -62,7 +62,7 @@ def test_a_replacement_that_ends_between_its_two_renamings_is_put_back(folder, m
     def fails(source, target):
         if target == folder and str(source).endswith(".partial"):
             if dies:
-                monkeypatch.setattr(stage, "recover", lambda folder: None)  # as after a kill, when nobody is there to do it
+                monkeypatch.setattr(stage, "_put_back", lambda folder: None)  # as after a kill, when nobody is there to do it
             raise OSError(5, "no such luck")
         rename(source, target)
 
@@ -73,6 +73,38 @@ def test_a_replacement_that_ends_between_its_two_renamings_is_put_back(folder, m
     assert folder.exists() == (not dies)
     Stage("train", folder, [], {})  # whoever comes next finds the old one
     assert (folder / "weights").read_text() == "old"
+
+
+def test_a_reader_between_the_two_renamings_leaves_the_writer_alone(folder, monkeypatch):
+    rename = os.rename
+
+    def read_then_rename(source, target):
+        if target == folder:
+            assert not folder.exists()
+            stage.recover(folder)
+            assert not folder.exists()
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", read_then_rename)
+    with replacing(folder) as partial:
+        (partial / "weights").write_text("new")
+    assert (folder / "weights").read_text() == "new"
+
+
+def test_who_starts_when_the_writer_has_just_ended_keeps_the_folder_he_made(folder, monkeypatch):
+    rename = os.rename
+
+    def rename_then_start(source, target):
+        rename(source, target)
+        if target == folder:
+            source.mkdir()
+            (source / "weights").write_text("of the next writer")
+
+    monkeypatch.setattr(os, "rename", rename_then_start)
+    with replacing(folder) as partial:
+        (partial / "weights").write_text("new")
+    assert (folder / "weights").read_text() == "new"
+    assert (partial / "weights").read_text() == "of the next writer"
 
 
 def test_a_folder_that_no_stage_wrote_is_known_by_what_is_in_it(tmp_path):
