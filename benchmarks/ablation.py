@@ -26,10 +26,12 @@ from tagwright.model import parameter_groups
 from tagwright.pretraining import pretrain
 from tagwright.stage import content_id, package_versions
 from tagwright.task import ROOT, Task
+from tagwright.tuning import tune
 
 TASK = "cooking"
 RESULTS = results_file("ablation")
 PAGE = ROOT / "docs" / "recipe.md"
+TRIALS = 15  # of the search for a better recipe
 VERSION = 3  # goes up when the library's code changes what a recipe gives
 
 
@@ -47,21 +49,26 @@ class GradualUnfreezing(Callback):
 
 
 class Variation(NamedTuple):
-    """One row: what is changed, in words, and as tables of the task file; or by callbacks, or by the encoder, which `encoder`
-    makes (or finds) below a folder and returns by name."""
+    """One row: what is changed, in words, and as tables of the task file; or by callbacks, or by tables that `prepare` works
+    out (or finds) below a folder."""
 
     name: str
     what: str
     tables: dict[str, dict] = {}
     callbacks: tuple[type[Callback], ...] = ()
-    encoder: Callable[[Task, Path, Path], str] | None = None
+    prepare: Callable[[Task, Path, Path], dict[str, dict]] | None = None
 
 
-def pretrained(task: Task, data_dir: Path, work: Path) -> str:
+def pretrained(task: Task, data_dir: Path, work: Path) -> dict[str, dict]:
     """The task's encoder, trained further on its training texts."""
-    folder = work / "pretrained"
-    pretrain(task, data_dir, folder)
-    return str(folder)
+    pretrain(task, data_dir, work / "pretrained")
+    return {"model": {"encoder": str(work / "pretrained")}}
+
+
+def tuned(task: Task, data_dir: Path, work: Path) -> dict[str, dict]:
+    """The recipe that is best of TRIALS ones on the validation rows, for single runs with the task's own seed."""
+    found = tune(task, data_dir, work / "tuning", TRIALS)
+    return {"training": next(trial["params"] for trial in found["trials"] if trial["number"] == found["best"])}
 
 
 def training(**keys) -> dict[str, dict]:
@@ -83,47 +90,36 @@ VARIATIONS = [
     Variation("gradual unfreezing", "the head first, then layer after layer within the first epoch",
               callbacks=(GradualUnfreezing,)),
     Variation("layer decay 0.8", "each layer's rate is 0.8 of that above it", training(layer_decay=0.8)),
-    Variation("pre-trained on the texts", "three epochs of masked language modelling on the training texts first (not counted "
-              "in the time)", encoder=pretrained),
-    Variation("1 epoch", "a third of the training", training(epochs=1)),
     Variation("6 epochs", "twice the training, stopped early where validation scores fall", training(epochs=6)),
-    Variation("CLS pooling", "the first token's vector, not the mean of all", {"model": {"pooling": "cls"}}),
-    Variation("encoder × 0.5", "half the encoder's learning rate", training(encoder_lr=2e-4)),
-    Variation("encoder × 2", "twice the encoder's learning rate", training(encoder_lr=8e-4)),
-    Variation("head × 0.2", "a fifth of the head's learning rate", training(head_lr=1e-3)),
-    Variation("batches of 32", "half the batch size", training(batch_size=32)),
+    Variation("pre-trained on the texts", "three epochs of masked language modelling on the training texts first (not counted "
+              "in the time)", prepare=pretrained),
+    Variation("tuned", f"what `tagwright tune` finds in {TRIALS} trials (not counted in the time)", prepare=tuned),
 ]
 
 
-def recipe_of(task: Task, variation: Variation) -> Task:
-    """The task as a variation trains it: a single run, unless it says otherwise."""
-    return runs.with_tables(runs.with_tables(task, training(soup=1)), variation.tables)
+def recipe_of(task: Task, tables: dict[str, dict]) -> Task:
+    """The task as a variation with these tables trains it: a single run, unless they say otherwise."""
+    return runs.with_tables(runs.with_tables(task, training(soup=1)), tables)
 
 
-def score(task: Task, data_dir: Path, variation: Variation, seed: int, work: Path) -> dict:
+def score(task: Task, data_dir: Path, variation: Variation, tables: dict[str, dict], seed: int, work: Path) -> dict:
     """One training: `validation` and `test` scores and `train_seconds`. The model is not kept."""
     dataset = Dataset.load(data_dir, task.name)
-    varied = runs.with_tables(recipe_of(task, variation), training(seed=seed))
+    varied = runs.with_tables(recipe_of(task, tables), training(seed=seed))
     depends = {"data": content_id(data_dir), "model": varied.model.model_dump(), "version": VERSION,
                "training": varied.training.for_rows(len(dataset.train)).model_dump(),
-               "callbacks": [callback.__name__ for callback in variation.callbacks],
-               "encoder": variation.encoder and variation.encoder.__name__}
-
-    def make(folder: Path) -> dict:
-        changed = varied
-        if variation.encoder:
-            changed = runs.with_tables(varied, {"model": {"encoder": variation.encoder(task, data_dir, work / task.name)}})
-        return Trained(changed, dataset, callbacks=[callback() for callback in variation.callbacks]).result()
-
+               "callbacks": [callback.__name__ for callback in variation.callbacks]}
     folder = runs.run_folder(work / task.name, f"{variation.name.replace(' ', '-')}-seed{seed}", depends)
-    return runs.kept(folder, depends, make)
+    callbacks = [callback() for callback in variation.callbacks]
+    return runs.kept(folder, depends, lambda _: Trained(varied, dataset, callbacks=callbacks).result())
 
 
 def measure(task: Task, data_dir: Path, variation: Variation, seeds: list[int], work: Path) -> dict:
     """One variation's row, without the verdict."""
-    records = [score(task, data_dir, variation, seed, work) for seed in seeds]
+    tables = variation.prepare(recipe_of(task, {}), data_dir, work / task.name) if variation.prepare else variation.tables
+    records = [score(task, data_dir, variation, tables, seed, work) for seed in seeds]
     return {
-        "what": variation.what, "tables": variation.tables, "seeds": seeds, "machine": machine(),
+        "what": variation.what, "training": tables.get("training", {}), "seeds": seeds, "machine": machine(),
         "chosen_by": runs.mean_and_spread([headline(record["validation"], task.kind) for record in records]),
         **{part: {key: runs.mean_and_spread([record[part][key] for record in records]) for key in records[0][part]}
            for part in ("validation", "test")},
@@ -210,7 +206,7 @@ def main() -> None:
             print(f"{variation.name}: validation {runs.cell(row['chosen_by'], 4)}, {seconds:.0f} s", flush=True)
             keep(task, data_dir, {"variations": {variation.name: row}})
     if "pseudo-labels" in options.only:
-        rows = pseudo_labels.measure(recipe_of(task, DEFAULT), data_dir, options.seeds, work)
+        rows = pseudo_labels.measure(recipe_of(task, DEFAULT.tables), data_dir, options.seeds, work)
         keep(task, data_dir, {"pseudo_labels": {"seeds": options.seeds, "rows": rows}})
     print(render(runs.read_json(RESULTS)))
 

@@ -210,29 +210,32 @@ def test_the_ablation_trains_each_variation_once_and_compares_it_with_the_defaul
     stuck = ablation.Variation("hardly trained", "tiny steps",
                                {"training": {"head_init": "random", "encoder_lr": 1e-7, "head_lr": 1e-7}})
     thawing = ablation.Variation("gradual unfreezing", "from above", callbacks=(ablation.GradualUnfreezing,))
-    variations = [ablation.DEFAULT, stuck, thawing]
+    tuned = ablation.Variation("tuned", "by Optuna", prepare=ablation.tuned)
+    monkeypatch.setattr(ablation, "TRIALS", 2)
+    variations = [ablation.DEFAULT, stuck, thawing, tuned]
     monkeypatch.setattr(ablation, "VARIATIONS", variations)
     monkeypatch.setattr(ablation, "RESULTS", tmp_path / "ablation.json")
     monkeypatch.setattr(ablation, "write_results", lambda name, results: write_json(tmp_path / f"{name}.json", results))
     page = tmp_path / "page.md"
     page.write_text("<!-- ablation -->\n<!-- /ablation -->\n")
     monkeypatch.setattr(ablation, "PAGE", page)
-    for variation in (ablation.DEFAULT, thawing, stuck):
+    for variation in (ablation.DEFAULT, thawing, tuned, stuck):
         row = ablation.measure(task, data_dirs[0], variation, [1, 2], tmp_path)
         ablation.keep(task, data_dirs[0], {"variations": {variation.name: row}})
         assert ("Not measured yet: hardly trained" in page.read_text()) == (variation is not stuck)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob(RECORD)}
-    assert len(before) == 6
+    assert len(before) == 8
     rows = json.loads((tmp_path / "ablation.json").read_text())["variations"]
     assert list(rows) == [variation.name for variation in variations]
     assert ablation.verdict(rows["hardly trained"], rows[ablation.DEFAULT.name]).startswith("worse (-")
+    assert {"encoder_lr", "loss"} <= set(rows["tuned"]["training"])
     assert rows["gradual unfreezing"]["test"] != rows[ablation.DEFAULT.name]["test"]
     assert not list(tmp_path.rglob("*.safetensors"))
     assert ablation.measure(task, data_dirs[0], stuck, [1, 2], tmp_path) == rows["hardly trained"]
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob(RECORD)}
     assert "| hardly trained | tiny steps | worse (-" in page.read_text()
 
-    once = ablation.recipe_of(runs.with_tables(task, {"training": {"epochs": 1}}), ablation.DEFAULT)
+    once = ablation.recipe_of(runs.with_tables(task, {"training": {"epochs": 1}}), {})
     pseudo = {"seeds": [1], "rows": pseudo_labels.measure(once, data_dirs[0], [1], tmp_path)}
     ablation.keep(task, data_dirs[0], {"pseudo_labels": pseudo})
     assert "| half of the training rows | " in page.read_text()
@@ -282,7 +285,7 @@ def test_a_difference_counts_where_it_is_larger_than_the_spread_explains(mean, s
 
 def test_the_shipped_variations_are_valid_recipes():
     cooking = Task.load("cooking")
-    recipes = [(ablation.recipe_of(cooking, variation).model_dump_json(), variation.callbacks, variation.encoder)
+    recipes = [(ablation.recipe_of(cooking, variation.tables).model_dump_json(), variation.callbacks, variation.prepare)
                for variation in ablation.VARIATIONS]
     assert len(set(recipes)) == len(recipes)
     with pytest.raises(pydantic.ValidationError, match="head_innit"):
