@@ -90,6 +90,7 @@ VARIATIONS = [
     Variation("gradual unfreezing", "the head first, then layer after layer within the first epoch",
               callbacks=(GradualUnfreezing,)),
     Variation("layer decay 0.8", "each layer's rate is 0.8 of that above it", training(layer_decay=0.8)),
+    Variation("CLS pooling", "the first token's vector, not the mean of all", {"model": {"pooling": "cls"}}),
     Variation("6 epochs", "twice the training, stopped early where validation scores fall", training(epochs=6)),
     Variation("pre-trained on the texts", "three epochs of masked language modelling on the training texts first (not counted "
               "in the time)", prepare=pretrained),
