@@ -10,6 +10,7 @@ from tagwright.baseline import TfidfBaseline
 from tagwright.bundle import read_bundle
 from tagwright.dataset import Dataset
 from tagwright.model import load_tagger_model, load_tokenizer
+from tagwright.rows import to_json
 from tagwright.stage import Stage, read_record
 from tagwright.task import Task
 from tagwright.training import predict
@@ -46,7 +47,8 @@ def evaluate(task: Task, data_dir: Path, model_dir: Path, out_dir: Path, force: 
         table = metrics.per_label(dataset.labels, y_test, scores["test"], thresholds, task.kind)
         table.to_csv(folder / "per_label.csv", index=False)
         mistakes = confident_mistakes(dataset, scores["test"], thresholds, kind=task.kind)
-        mistakes.to_json(folder / "mistakes.jsonl", orient="records", lines=True, force_ascii=False)
+        lines = [to_json(mistake) + "\n" for mistake in mistakes.to_dict("records")]
+        (folder / "mistakes.jsonl").write_text("".join(lines), encoding="utf8")
         if task.kind == "multiclass":
             matrix = pd.DataFrame(metrics.confusion(y_test, scores["test"]), dataset.labels, dataset.labels)
             matrix.to_csv(folder / "confusion.csv", index_label="true label")

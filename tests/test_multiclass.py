@@ -1,6 +1,7 @@
 """Exactly one label a row, the whole road: a raw table with class numbers, a tiny encoder, a tagger that names one class."""
 
 import dataclasses
+import functools
 import json
 import random
 import subprocess
@@ -14,7 +15,7 @@ from conftest import ROOT, write_task
 from encoders import make_encoder
 from rich.console import Console
 
-from tagwright import plots
+from tagwright import evaluation, plots
 from tagwright.baseline import TfidfBaseline
 from tagwright.bundle import model_card, read_bundle
 from tagwright.dataset import Dataset
@@ -122,6 +123,13 @@ def test_the_evaluation_tells_what_was_taken_for_what(run):
     assert np.allclose(np.load(folders.evaluation / "scores.npz")["baseline_test"].sum(1), 1, atol=1e-5)
     mistakes = [json.loads(line) for line in (folders.evaluation / "mistakes.jsonl").read_text().splitlines()]
     assert len(mistakes) == min(25, 200 - np.trace(matrix))
+
+
+def test_a_model_without_mistakes_leaves_an_empty_file(run, tmp_path, monkeypatch):
+    task, folders, _, _ = run
+    monkeypatch.setattr(evaluation, "confident_mistakes", functools.partial(confident_mistakes, count=0))
+    evaluation.evaluate(task, folders.dataset, folders.tagger, tmp_path / "evaluation")
+    assert (tmp_path / "evaluation" / "mistakes.jsonl").read_bytes() == b""
 
 
 def test_the_tagger_names_one_class_with_its_share(run):
