@@ -1,10 +1,10 @@
 """What each part of the training recipe is worth: `make bench-ablation`.
 
-The default recipe, and variations of it that each change one thing, trained on one task with several seeds. All are single
-runs but the soups, since the mean of several runs lifts every recipe. A variation is better or worse by its scores on the
-validation rows; the test rows' are for the reader. Each training is kept in `data/work/bench/ablation/`, so that the benchmark
-can be killed and started again. Each variation's row joins `results/ablation.json` and the table in `docs/recipe.md` when
-it has been measured, and the other rows stay: so it can be made in parts (`--only`), and a new row added to an old table.
+A task's recipe, and variations of it that each change one thing, trained with several seeds. All are single runs but the
+soups, since the mean of several runs lifts every recipe. A variation is better or worse by its scores on the validation rows;
+the test rows' are for the reader. Each training is kept in `data/work/bench/ablation/`, so that the benchmark can be killed and
+started again. Each variation's row joins `results/ablation.json` and the task's table in `docs/recipe.md` when it has been
+measured, and the other rows stay: so it can be made in parts (`--tasks`, `--only`), and a new row added to an old table.
 """
 
 import argparse
@@ -28,7 +28,6 @@ from tagwright.stage import content_id, package_versions
 from tagwright.task import ROOT, Task
 from tagwright.tuning import tune
 
-TASK = "cooking"
 RESULTS = results_file("ablation")
 PAGE = ROOT / "docs" / "recipe.md"
 TRIALS = 15  # of the search for a better recipe
@@ -76,7 +75,7 @@ def training(**keys) -> dict[str, dict]:
 
 
 DEFAULT = Variation("default, one run", "what the others are compared with: the recipe, with a single run")
-VARIATIONS = [
+GENERAL = [
     DEFAULT,
     Variation("soup of 2", "the mean of the weights of two runs", training(soup=2)),
     Variation("soup of 4 (shipped)", "of four: the default for so many rows", training(soup=4)),
@@ -96,6 +95,10 @@ VARIATIONS = [
               "in the time)", prepare=pretrained),
     Variation("tuned", f"what `tagwright tune` finds in {TRIALS} trials (not counted in the time)", prepare=tuned),
 ]
+
+NEWS = [DEFAULT]
+VARIATIONS = {"cooking": GENERAL, "ag_news": NEWS}
+PSEUDO = "cooking"  # the task on which pseudo-labels are tried
 
 
 def recipe_of(task: Task, tables: dict[str, dict]) -> Task:
@@ -143,20 +146,24 @@ def verdict(row: dict, base: dict) -> str:
 
 def render(results: dict) -> str:
     """The tables of `docs/recipe.md`, in Markdown."""
-    columns, rows = COLUMNS[results["kind"]], results["variations"]
+    return "\n\n".join(table(name, part) for name, part in results["tasks"].items())
+
+
+def table(name: str, part: dict) -> str:
+    """One task's table."""
+    columns, rows = COLUMNS[part["kind"]], part["variations"]
     titles = f"{' | '.join(columns.values())} | seeds | training, s |"
-    lines = [f"| recipe | what is changed | verdict | validation | {titles}", "|---|---|---|---|" + "---|" * (len(columns) + 2)]
-    for name, row in rows.items():
-        judged = "" if name == DEFAULT.name else verdict(row, rows[DEFAULT.name])
-        cells = [name, row["what"], judged, runs.cell(row["chosen_by"])] + [runs.cell(row["test"][key]) for key in columns]
-        lines.append(f"| {' | '.join([*cells, str(len(row['seeds'])), format(row['train_seconds']['mean'], ',.0f')])} |")
     machines = sorted({row["machine"] for row in rows.values()})
-    lines += ["", f"Task `{results['task']}`, mean ± standard deviation over seeds; on {' or '.join(machines)}, {runs.THREADS} "
-                  "threads."]
-    missing = [variation.name for variation in VARIATIONS if variation.name not in rows]
+    lines = [f"**{name}**, mean ± standard deviation over seeds; on {' or '.join(machines)}, {runs.THREADS} threads.", "",
+             f"| recipe | what is changed | verdict | validation | {titles}", "|---|---|---|---|" + "---|" * (len(columns) + 2)]
+    for variation, row in rows.items():
+        judged = "" if variation == DEFAULT.name else verdict(row, rows[DEFAULT.name])
+        cells = [variation, row["what"], judged, runs.cell(row["chosen_by"])] + [runs.cell(row["test"][key]) for key in columns]
+        lines.append(f"| {' | '.join([*cells, str(len(row['seeds'])), format(row['train_seconds']['mean'], ',.0f')])} |")
+    missing = [variation.name for variation in VARIATIONS[name] if variation.name not in rows]
     if missing:
         lines += ["", f"Not measured yet: {', '.join(missing)}."]
-    if pseudo := results.get("pseudo_labels"):
+    if pseudo := part.get("pseudo_labels"):
         lines += ["", "Pseudo-labels, where half of the training rows have lost their labels:", "",
                   f"| trained on | rows | {titles}", "|---|---|" + "---|" * (len(columns) + 2)]
         for row in pseudo["rows"].values():
@@ -167,11 +174,10 @@ def render(results: dict) -> str:
     return "\n".join(lines)
 
 
-def kept_before(data_dir: Path) -> dict:
-    """The results that are there, of the same rows and version; others cannot be compared."""
-    if RESULTS.exists() and (before := runs.read_json(RESULTS))["made_of"] == made_of(data_dir):
-        return before
-    return {"variations": {}}
+def kept_before(task: Task, data_dir: Path) -> dict:
+    """The task's results that are there, of the same rows and version; others cannot be compared."""
+    before = runs.read_json(RESULTS)["tasks"].get(task.name) if RESULTS.exists() else None
+    return before if before and before["made_of"] == made_of(data_dir) else {"variations": {}}
 
 
 def made_of(data_dir: Path) -> dict:
@@ -179,36 +185,39 @@ def made_of(data_dir: Path) -> dict:
 
 
 def keep(task: Task, data_dir: Path, part: dict) -> None:
-    """Join what was measured now to what is there, and write the table."""
-    before = kept_before(data_dir)
+    """Join what was measured now to what is there, and write the tables."""
+    before = kept_before(task, data_dir)
     rows = before["variations"] | part.get("variations", {})
-    ordered = {variation.name: rows[variation.name] for variation in VARIATIONS if variation.name in rows}
+    ordered = {variation.name: rows[variation.name] for variation in VARIATIONS[task.name] if variation.name in rows}
     pseudo = part.get("pseudo_labels", before.get("pseudo_labels"))
-    write_results("ablation", {"task": task.name, "kind": task.kind, "made_of": made_of(data_dir),
-                               "versions": package_versions(), "variations": ordered}
-                  | ({"pseudo_labels": pseudo} if pseudo else {}))
+    joined = {"kind": task.kind, "made_of": made_of(data_dir), "versions": package_versions(), "variations": ordered}
+    tasks = (runs.read_json(RESULTS)["tasks"] if RESULTS.exists() else {}) | {
+        task.name: joined | ({"pseudo_labels": pseudo} if pseudo else {})}
+    write_results("ablation", {"tasks": {name: tasks[name] for name in VARIATIONS if name in tasks}})
     update_readme("ablation", render(runs.read_json(RESULTS)), PAGE)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    names = [*(variation.name for variation in VARIATIONS), "pseudo-labels"]
+    names = [*dict.fromkeys(variation.name for rows in VARIATIONS.values() for variation in rows), "pseudo-labels"]
+    parser.add_argument("--tasks", nargs="+", choices=VARIATIONS, default=list(VARIATIONS), help="only the rows of these tasks")
     parser.add_argument("--only", nargs="+", choices=names, default=names, help="only these rows")
     parser.add_argument("--seeds", nargs="+", type=int, choices=SEEDS, default=SEEDS, help="with these seeds")
     options = parser.parse_args()
     torch.set_num_threads(runs.THREADS)
-    task, work = Task.load(TASK), runs.WORK / "ablation"
-    data_dir, = runs.data_folders(task, None, work)
-    for variation in VARIATIONS:
-        compared = variation is DEFAULT and DEFAULT.name not in kept_before(data_dir)["variations"]
-        if compared or variation.name in options.only:
-            row = measure(task, data_dir, variation, options.seeds, work)
-            seconds = row["train_seconds"]["mean"]
-            print(f"{variation.name}: validation {runs.cell(row['chosen_by'], 4)}, {seconds:.0f} s", flush=True)
-            keep(task, data_dir, {"variations": {variation.name: row}})
-    if "pseudo-labels" in options.only:
-        rows = pseudo_labels.measure(recipe_of(task, DEFAULT.tables), data_dir, options.seeds, work)
-        keep(task, data_dir, {"pseudo_labels": {"seeds": options.seeds, "rows": rows}})
+    work = runs.WORK / "ablation"
+    for task in map(Task.load, options.tasks):
+        data_dir, = runs.data_folders(task, None, work)
+        for variation in VARIATIONS[task.name]:
+            compared = variation is DEFAULT and DEFAULT.name not in kept_before(task, data_dir)["variations"]
+            if compared or variation.name in options.only:
+                row = measure(task, data_dir, variation, options.seeds, work)
+                found, seconds = runs.cell(row["chosen_by"], 4), row["train_seconds"]["mean"]
+                print(f"{task.name}: {variation.name}: validation {found}, {seconds:.0f} s", flush=True)
+                keep(task, data_dir, {"variations": {variation.name: row}})
+        if task.name == PSEUDO and "pseudo-labels" in options.only:
+            rows = pseudo_labels.measure(recipe_of(task, DEFAULT.tables), data_dir, options.seeds, work)
+            keep(task, data_dir, {"pseudo_labels": {"seeds": options.seeds, "rows": rows}})
     print(render(runs.read_json(RESULTS)))
 
 

@@ -213,7 +213,7 @@ def test_the_ablation_trains_each_variation_once_and_compares_it_with_the_defaul
     tuned = ablation.Variation("tuned", "by Optuna", prepare=ablation.tuned)
     monkeypatch.setattr(ablation, "TRIALS", 2)
     variations = [ablation.DEFAULT, stuck, thawing, tuned]
-    monkeypatch.setattr(ablation, "VARIATIONS", variations)
+    monkeypatch.setattr(ablation, "VARIATIONS", {task.name: variations})
     monkeypatch.setattr(ablation, "RESULTS", tmp_path / "ablation.json")
     monkeypatch.setattr(ablation, "write_results", lambda name, results: write_json(tmp_path / f"{name}.json", results))
     page = tmp_path / "page.md"
@@ -225,7 +225,7 @@ def test_the_ablation_trains_each_variation_once_and_compares_it_with_the_defaul
         assert ("Not measured yet: hardly trained" in page.read_text()) == (variation is not stuck)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob(RECORD)}
     assert len(before) == 8
-    rows = json.loads((tmp_path / "ablation.json").read_text())["variations"]
+    rows = json.loads((tmp_path / "ablation.json").read_text())["tasks"][task.name]["variations"]
     assert list(rows) == [variation.name for variation in variations]
     assert ablation.verdict(rows["hardly trained"], rows[ablation.DEFAULT.name]).startswith("worse (-")
     assert {"encoder_lr", "loss"} <= set(rows["tuned"]["training"])
@@ -241,7 +241,7 @@ def test_the_ablation_trains_each_variation_once_and_compares_it_with_the_defaul
     assert "| half of the training rows | " in page.read_text()
     assert "| hardly trained | tiny steps | worse (-" in page.read_text()
     monkeypatch.setattr(ablation, "VERSION", 0)  # rows of other code cannot be compared
-    assert ablation.kept_before(data_dirs[0]) == {"variations": {}}
+    assert ablation.kept_before(task, data_dirs[0]) == {"variations": {}}
 
 
 def test_validation_scores_come_with_thresholds_from_other_rows(task, data_dirs):
@@ -284,9 +284,9 @@ def test_a_difference_counts_where_it_is_larger_than_the_spread_explains(mean, s
 
 
 def test_the_shipped_variations_are_valid_recipes():
-    cooking = Task.load("cooking")
-    recipes = [(ablation.recipe_of(cooking, variation.tables).model_dump_json(), variation.callbacks, variation.prepare)
-               for variation in ablation.VARIATIONS]
-    assert len(set(recipes)) == len(recipes)
+    for name, variations in ablation.VARIATIONS.items():
+        recipes = {(ablation.recipe_of(Task.load(name), variation.tables).model_dump_json(), variation.callbacks,
+                    variation.prepare) for variation in variations}
+        assert len(recipes) == len(variations)
     with pytest.raises(pydantic.ValidationError, match="head_innit"):
-        runs.with_tables(cooking, {"training": {"head_innit": "random"}})
+        runs.with_tables(Task.load("cooking"), {"training": {"head_innit": "random"}})
