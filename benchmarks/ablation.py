@@ -96,7 +96,13 @@ GENERAL = [
     Variation("tuned", f"what `tagwright tune` finds in {TRIALS} trials (not counted in the time)", prepare=tuned),
 ]
 
-NEWS = [DEFAULT]
+NEWS = [
+    DEFAULT,
+    Variation("1 epoch", "half of the training", training(epochs=1)),
+    Variation("3 epochs", "as many as the general recipe has", training(epochs=3)),
+    Variation("small steps", "batches of 32, the encoder's rate 1e-4", training(batch_size=32, encoder_lr=1e-4)),
+    Variation("soup of 4", "the mean of the weights of four runs: the default for so many rows", training(soup=4)),
+]
 VARIATIONS = {"cooking": GENERAL, "ag_news": NEWS}
 PSEUDO = "cooking"  # the task on which pseudo-labels are tried
 
