@@ -8,6 +8,7 @@ measured, and the other rows stay: so it can be made in parts (`--tasks`, `--onl
 """
 
 import argparse
+import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -49,13 +50,14 @@ class GradualUnfreezing(Callback):
 
 class Variation(NamedTuple):
     """One row: what is changed, in words, and as tables of the task file; or by callbacks, or by tables that `prepare` works
-    out (or finds) below a folder."""
+    out (or finds) below a folder; or by the share of the training rows that there are."""
 
     name: str
     what: str
     tables: dict[str, dict] = {}
     callbacks: tuple[type[Callback], ...] = ()
     prepare: Callable[[Task, Path, Path], dict[str, dict]] | None = None
+    share: float = 1.0
 
 
 def pretrained(task: Task, data_dir: Path, work: Path) -> dict[str, dict]:
@@ -101,6 +103,8 @@ NEWS = [
     Variation("1 epoch", "half of the training", training(epochs=1)),
     Variation("3 epochs", "as many as the general recipe has", training(epochs=3)),
     Variation("small steps", "batches of 32, the encoder's rate 1e-4", training(batch_size=32, encoder_lr=1e-4)),
+    Variation("half of the rows", "one in two training rows, dealt by the seed", share=0.5),
+    Variation("a quarter of the rows", "one in four", share=0.25),
     Variation("soup of 4", "the mean of the weights of four runs: the default for so many rows", training(soup=4)),
 ]
 VARIATIONS = {"cooking": GENERAL, "ag_news": NEWS}
@@ -116,10 +120,14 @@ def score(task: Task, data_dir: Path, variation: Variation, tables: dict[str, di
     """One training: `validation` and `test` scores and `train_seconds`. The model is not kept."""
     dataset = Dataset.load(data_dir, task.name)
     varied = runs.with_tables(recipe_of(task, tables), training(seed=seed))
-    depends = {"data": content_id(data_dir), "model": varied.model.model_dump(), "version": VERSION,
-               "training": varied.training.for_rows(len(dataset.train)).model_dump(),
+    recipe = varied.training.for_rows(len(dataset.train)).model_dump()  # the same for a share of the rows
+    depends = {"data": content_id(data_dir), "model": varied.model.model_dump(), "version": VERSION, "training": recipe,
                "callbacks": [callback.__name__ for callback in variation.callbacks]}
+    if variation.share < 1:
+        depends["share"] = variation.share
+        dataset = dataclasses.replace(dataset, train=dataset.train.sample(frac=variation.share, random_state=seed))
     folder = runs.run_folder(work / task.name, f"{variation.name.replace(' ', '-')}-seed{seed}", depends)
+    varied = runs.with_tables(varied, {"training": recipe})
     callbacks = [callback() for callback in variation.callbacks]
     return runs.kept(folder, depends, lambda _: Trained(varied, dataset, callbacks=callbacks).result())
 

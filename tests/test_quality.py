@@ -212,24 +212,27 @@ def test_the_ablation_trains_each_variation_once_and_compares_it_with_the_defaul
     thawing = ablation.Variation("gradual unfreezing", "from above", callbacks=(ablation.GradualUnfreezing,))
     tuned = ablation.Variation("tuned", "by Optuna", prepare=ablation.tuned)
     monkeypatch.setattr(ablation, "TRIALS", 2)
-    variations = [ablation.DEFAULT, stuck, thawing, tuned]
+    few = ablation.Variation("half of the rows", "one in two", share=0.5)
+    variations = [ablation.DEFAULT, stuck, thawing, tuned, few]
     monkeypatch.setattr(ablation, "VARIATIONS", {task.name: variations})
     monkeypatch.setattr(ablation, "RESULTS", tmp_path / "ablation.json")
     monkeypatch.setattr(ablation, "write_results", lambda name, results: write_json(tmp_path / f"{name}.json", results))
     page = tmp_path / "page.md"
     page.write_text("<!-- ablation -->\n<!-- /ablation -->\n")
     monkeypatch.setattr(ablation, "PAGE", page)
-    for variation in (ablation.DEFAULT, thawing, tuned, stuck):
+    for variation in (ablation.DEFAULT, thawing, tuned, few, stuck):
         row = ablation.measure(task, data_dirs[0], variation, [1, 2], tmp_path)
         ablation.keep(task, data_dirs[0], {"variations": {variation.name: row}})
         assert ("Not measured yet: hardly trained" in page.read_text()) == (variation is not stuck)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob(RECORD)}
-    assert len(before) == 8
+    assert len(before) == 10
     rows = json.loads((tmp_path / "ablation.json").read_text())["tasks"][task.name]["variations"]
     assert list(rows) == [variation.name for variation in variations]
     assert ablation.verdict(rows["hardly trained"], rows[ablation.DEFAULT.name]).startswith("worse (-")
     assert {"encoder_lr", "loss"} <= set(rows["tuned"]["training"])
     assert rows["gradual unfreezing"]["test"] != rows[ablation.DEFAULT.name]["test"]
+    half = [json.loads(path.read_text()) for path in tmp_path.rglob(RECORD) if "half" in str(path)]
+    assert {record["rows"] for record in half} == {round(len(Dataset.load(data_dirs[0]).train) / 2)}
     assert not list(tmp_path.rglob("*.safetensors"))
     assert ablation.measure(task, data_dirs[0], stuck, [1, 2], tmp_path) == rows["hardly trained"]
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob(RECORD)}
@@ -286,7 +289,7 @@ def test_a_difference_counts_where_it_is_larger_than_the_spread_explains(mean, s
 def test_the_shipped_variations_are_valid_recipes():
     for name, variations in ablation.VARIATIONS.items():
         recipes = {(ablation.recipe_of(Task.load(name), variation.tables).model_dump_json(), variation.callbacks,
-                    variation.prepare) for variation in variations}
+                    variation.prepare, variation.share) for variation in variations}
         assert len(recipes) == len(variations)
     with pytest.raises(pydantic.ValidationError, match="head_innit"):
         runs.with_tables(Task.load("cooking"), {"training": {"head_innit": "random"}})
