@@ -26,9 +26,8 @@ def test_the_hidden_half_is_trained_on_with_the_first_models_labels(folder, monk
     monkeypatch.setattr(pseudo_labels, "Trained", Watched)
     task, dataset = Task.load(folder / "books.toml"), Dataset.load(folder / "work" / "books" / "dataset")
     found = pseudo_labels.compare(task, dataset)
-    (half, first), (both, _), (everything, _) = trained
+    (half, first), (both, _) = trained
     assert abs(2 * len(half) - len(dataset.train)) <= 1
-    assert len(everything) == len(dataset.train)
     assert both[: len(half)].equals(half)
 
     hidden = both[len(half):]
@@ -41,7 +40,7 @@ def test_the_hidden_half_is_trained_on_with_the_first_models_labels(folder, monk
     assert any(set(given) != set(dataset.train["labels"][index]) for index, given in hidden["labels"].items())
 
     assert list(found) == list(pseudo_labels.ROWS)
-    assert [row["rows"] for row in found.values()] == [len(half), len(both), len(everything)]
+    assert [row["rows"] for row in found.values()] == [len(half), len(both)]
     pseudo = found["half + pseudo-labels"]["pseudo"]
     assert 0.4 < pseudo["micro_f1"] < 1
     assert pseudo["share"] == pytest.approx(len(hidden) / (len(dataset.train) - len(half)), abs=1e-3)
@@ -58,11 +57,11 @@ def test_a_comparison_is_made_once_and_averaged_over_seeds(folder, tmp_path, mon
         calls.append(task.training.seed)
         value = task.training.seed / 10
         pseudo = {"pseudo": {"share": value}}
-        return {"half": scored(value), "half + pseudo-labels": scored(value) | pseudo, "all": scored(value)}
+        return {"half": scored(value), "half + pseudo-labels": scored(value) | pseudo}
 
     monkeypatch.setattr(pseudo_labels, "compare", quick)
     for _ in range(2):
         found = pseudo_labels.measure(task, data_dir, [1, 3], tmp_path)
     assert calls == [1, 3]
-    assert found["all"]["test"]["micro_f1"] == {"mean": 0.2, "spread": 0.1414}
+    assert found["half"]["test"]["micro_f1"] == {"mean": 0.2, "spread": 0.1414}
     assert found["half + pseudo-labels"]["pseudo"]["share"]["mean"] == 0.2
