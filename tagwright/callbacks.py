@@ -78,7 +78,8 @@ class EpochSeed(Callback):
 
 
 class BestEpoch(Callback):
-    """Scores the validation rows after each epoch, keeps the best epoch's weights, stops after `patience` worse ones.
+    """Scores the validation rows after each epoch, keeps the best epoch's weights, and stops after `patience` worse ones
+    (None: never).
 
     The weights are kept in memory: fastai's SaveModelCallback writes a pickle. Several processes gather the scores of all
     rows, so that they decide alike.
@@ -86,7 +87,7 @@ class BestEpoch(Callback):
 
     order = 60
 
-    def __init__(self, patience: int, kind: str):
+    def __init__(self, patience: int | None, kind: str):
         self.patience, self.kind = patience, kind
         self.history, self.best, self.since, self.weights = [], -1.0, 0, None
 
@@ -120,7 +121,7 @@ class BestEpoch(Callback):
             self.since += 1
 
     def after_epoch(self):
-        if self.since >= self.patience:
+        if self.patience and self.since >= self.patience:
             raise CancelFitException()
 
     def after_fit(self):

@@ -98,10 +98,11 @@ class Model(Section):
 
 class Training(Section):
     """The recipe. Learning rates are the peaks of one-cycle, the encoder's that of its top layer, from where it falls by
-    `layer_decay` a layer; `patience` counts epochs without a better validation F1; `soup` is the number of runs whose weights
-    are averaged;
-    `compile` is for long trainings on a GPU: torch.compile takes minutes, and gives them back later.
-    None: by the number of training rows, see `for_rows`."""
+    `layer_decay` a layer; `patience` ends a run after so many epochs without a better validation score (None: never, since
+    one-cycle's scores dip while its rates are high, and a run that is cut there is worse than a whole one); `soup` is the
+    number of runs whose weights are averaged; `compile` is for long trainings on a GPU: torch.compile takes minutes, and
+    gives them back later. Of `epochs`, `batch_size`, `encoder_lr` and `soup`, None is by the number of training rows, see
+    `for_rows`."""
 
     epochs: int | None = pydantic.Field(None, ge=1)
     batch_size: int | None = pydantic.Field(None, ge=1)
@@ -113,13 +114,13 @@ class Training(Section):
     loss: Literal["bce", "focal", "asymmetric"] = "bce"  # of the label cells; see losses.py
     class_weights: bool = False  # rare labels weigh more in the loss
     thresholds: Literal["global", "per_label"] = "global"  # see thresholds.py
-    patience: int = pydantic.Field(2, ge=1)
+    patience: int | None = pydantic.Field(None, ge=1)
     soup: int | None = pydantic.Field(None, ge=1)
     compile: bool = False
     seed: int = 42
 
     def for_rows(self, rows: int) -> "Training":
-        """The recipe with every None filled in: few rows want more epochs of smaller batches."""
+        """The recipe with what goes by the number of rows filled in: few rows want more epochs of smaller batches."""
         if rows < 2_000:
             usual = {"epochs": 5, "batch_size": 16, "encoder_lr": 3e-4, "soup": 1}
         elif rows < 8_000:
