@@ -93,7 +93,7 @@ GENERAL = [
     Variation("layer decay 0.8", "each layer's rate is 0.8 of that above it", training(layer_decay=0.8)),
     Variation("CLS pooling", "the first token's vector, not the mean of all", {"model": {"pooling": "cls"}}),
     Variation("6 epochs", "twice the training", training(epochs=6)),
-    Variation("6 epochs with patience 2", "the same, but a run ends after two epochs without a better validation score",
+    Variation("6 epochs with patience 2", "twice at most: a run ends after two epochs without a better validation score",
               training(epochs=6, patience=2)),
     Variation("pre-trained on the texts", "three epochs of masked language modelling on the training texts first (not counted "
               "in the time)", prepare=pretrained),

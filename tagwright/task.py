@@ -99,8 +99,8 @@ class Model(Section):
 class Training(Section):
     """The recipe. Learning rates are the peaks of one-cycle, the encoder's that of its top layer, from where it falls by
     `layer_decay` a layer; `patience` ends a run after so many epochs without a better validation score (None: never, since
-    one-cycle's scores dip while its rates are high, and a run that is cut there is worse than a whole one); `soup` is the
-    number of runs whose weights are averaged; `compile` is for long trainings on a GPU: torch.compile takes minutes, and
+    one-cycle's scores dip while its rates are high, and a run that is cut there misses its best epochs); `soup` is the number
+    of runs whose weights are averaged; `compile` is for long trainings on a GPU: torch.compile takes minutes, and
     gives them back later. Of `epochs`, `batch_size`, `encoder_lr` and `soup`, None is by the number of training rows, see
     `for_rows`."""
 
