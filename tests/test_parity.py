@@ -117,11 +117,14 @@ def test_int8_is_at_least_two_and_a_half_times_as_fast_as_pytorch(demo_run, mode
     titles = (titles + [f"{title} {title}" for title in titles] + titles[::-1])[:1000]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    pytorch, int8 = [], []
     try:
-        pytorch = milliseconds(lambda: predict(*model, titles, tagger.manifest.max_length), 3)
+        for _ in range(3):  # by turns, as the machine's speed changes with what else runs on it
+            pytorch.append(milliseconds(lambda: predict(*model, titles, tagger.manifest.max_length), 1))
+            int8.append(milliseconds(lambda: tagger.scores(titles), 1))
     finally:
         torch.set_num_threads(threads)
-    assert pytorch / milliseconds(lambda: tagger.scores(titles), 6) >= 2.5
+    assert min(pytorch) / min(int8) >= 2.5
 
 
 def milliseconds(run, repeats: int = 20) -> float:
