@@ -79,8 +79,7 @@ def training(**keys) -> dict[str, dict]:
 DEFAULT = Variation("default, one run", "what the others are compared with: the recipe, with a single run")
 GENERAL = [
     DEFAULT,
-    Variation("soup of 2", "the mean of the weights of two runs", training(soup=2)),
-    Variation("soup of 4 (shipped)", "of four: the default for so many rows", training(soup=4)),
+    Variation("soup of 4 (shipped)", "the mean of the weights of four runs: the default for so many rows", training(soup=4)),
     Variation("random head", "the head's rows start at random, not at the label names' embeddings",
               training(head_init="random")),
     Variation("focal loss", "easy cells count for less", training(loss="focal")),
