@@ -232,7 +232,7 @@ def render(results: dict) -> str:
                   "|---|" + "---|" * (len(columns) + 3)]
         for form, system in task["systems"].items():
             cells = [cell(system["metrics"][key]) for key in columns]
-            cells += [f"{system['train_seconds']['mean']:,.0f}", f"{system['ms_per_text']:.2f}", f"{system['bytes'] / 1e6:.1f}"]
+            cells += [cell(system["train_seconds"], 0), f"{system['ms_per_text']:.2f}", f"{system['bytes'] / 1e6:.1f}"]
             lines.append(f"| {form} | {' | '.join(cells)} |")
         lines += ["", f"On {task['machine']}, {THREADS} threads; mean ± standard deviation of {len(task['seeds'])} seeds.", ""]
     missing = [name for name in TASKS if name not in results["tasks"]]

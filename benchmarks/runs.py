@@ -142,5 +142,5 @@ def mean_and_spread(values: list[float]) -> dict[str, float | None]:
 
 def cell(value: dict[str, float | None], digits: int = 3) -> str:
     """`0.736 ± 0.002`."""
-    spread = "" if value["spread"] is None else f" ± {value['spread']:.{digits}f}"
-    return f"{value['mean']:.{digits}f}{spread}"
+    spread = "" if value["spread"] is None else f" ± {value['spread']:,.{digits}f}"
+    return f"{value['mean']:,.{digits}f}{spread}"
