@@ -110,22 +110,21 @@ def test_latency_on_one_core(demo_run):
     assert milliseconds(lambda: tagger.tag([{"title": title, "body": body}])) < 40
 
 
-def test_int8_is_at_least_twice_as_fast_as_pytorch(demo_run, model):
-    """2.6 times on a machine of its own; beside another test process that shares its memory and caches, 2.4 has been seen."""
+def test_int8_is_at_least_two_and_a_half_times_as_fast_as_pytorch(demo_run, model):
     tagger = Tagger.load(demo_run.root / "tagger", threads=1)
     rows = map(json.loads, (demo_run.sample).read_text(encoding="utf8").splitlines())
     titles = [row["title"] for row in rows if row["title"]]
-    titles = (titles + [f"{title} {title}" for title in titles] + titles[::-1])[:1000]
+    titles = (titles + [f"{title} {title}" for title in titles] + titles[::-1])[:1000:4]  # of all lengths
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     pytorch, int8 = [], []
     try:
-        for _ in range(3):  # by turns, as the machine's speed changes with what else runs on it
+        for _ in range(12):  # short turns: each of the two meets moments when nothing else is in its way
             pytorch.append(milliseconds(lambda: predict(*model, titles, tagger.manifest.max_length), 1))
             int8.append(milliseconds(lambda: tagger.scores(titles), 1))
     finally:
         torch.set_num_threads(threads)
-    assert min(pytorch) / min(int8) >= 2
+    assert min(pytorch) / min(int8) >= 2.5
 
 
 def milliseconds(run, repeats: int = 20) -> float:
