@@ -114,12 +114,12 @@ def test_int8_is_at_least_two_and_a_half_times_as_fast_as_pytorch(demo_run, mode
     tagger = Tagger.load(demo_run.root / "tagger", threads=1)
     rows = map(json.loads, (demo_run.sample).read_text(encoding="utf8").splitlines())
     titles = [row["title"] for row in rows if row["title"]]
-    titles = (titles + [f"{title} {title}" for title in titles] + titles[::-1])[:1000:4]  # of all lengths
+    titles = (titles + [f"{title} {title}" for title in titles] + titles[::-1])[:1000]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     pytorch, int8 = [], []
     try:
-        for _ in range(12):  # short turns: each of the two meets moments when nothing else is in its way
+        for _ in range(6):  # by turns, as the machine's speed changes with what else runs on it
             pytorch.append(milliseconds(lambda: predict(*model, titles, tagger.manifest.max_length), 1))
             int8.append(milliseconds(lambda: tagger.scores(titles), 1))
     finally:
