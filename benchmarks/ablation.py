@@ -193,13 +193,15 @@ def table(name: str, part: dict) -> str:
 
 
 def kept_before(task: Task, data_dir: Path) -> dict:
-    """The task's results that are there, of the same rows and version; others cannot be compared."""
+    """The task's results that are there, of the same rows, recipe and version; others cannot be compared."""
     before = runs.read_json(RESULTS)["tasks"].get(task.name) if RESULTS.exists() else None
-    return before if before and before["made_of"] == made_of(data_dir) else {"variations": {}}
+    return before if before and before["made_of"] == made_of(task, data_dir) else {"variations": {}}
 
 
-def made_of(data_dir: Path) -> dict:
-    return {"version": VERSION, "data": content_id(data_dir)}
+def made_of(task: Task, data_dir: Path) -> dict:
+    varied = recipe_of(task, {})
+    return {"version": VERSION, "data": content_id(data_dir),
+            "recipe": {"model": varied.model.model_dump(), "training": varied.training.model_dump()}}
 
 
 def keep(task: Task, data_dir: Path, part: dict) -> None:
@@ -208,7 +210,7 @@ def keep(task: Task, data_dir: Path, part: dict) -> None:
     rows = before["variations"] | part.get("variations", {})
     ordered = {variation.name: rows[variation.name] for variation in VARIATIONS[task.name] if variation.name in rows}
     pseudo = part.get("pseudo_labels", before.get("pseudo_labels"))
-    joined = {"kind": task.kind, "made_of": made_of(data_dir), "versions": package_versions(), "variations": ordered}
+    joined = {"kind": task.kind, "made_of": made_of(task, data_dir), "versions": package_versions(), "variations": ordered}
     tasks = (runs.read_json(RESULTS)["tasks"] if RESULTS.exists() else {}) | {
         task.name: joined | ({"pseudo_labels": pseudo} if pseudo else {})}
     write_results("ablation", {"tasks": {name: tasks[name] for name in VARIATIONS if name in tasks}})
