@@ -112,7 +112,7 @@ class Training(Section):
     weight_decay: float = pydantic.Field(0.01, ge=0)
     head_init: Literal["label_names", "random"] = "label_names"
     loss: Literal["bce", "focal", "asymmetric"] = "bce"  # of the label cells; see losses.py
-    class_weights: bool = False  # rare labels weigh more in the loss
+    class_weights: bool = True  # rare labels weigh more in the loss
     thresholds: Literal["global", "per_label"] = "global"  # see thresholds.py
     patience: int | None = pydantic.Field(None, ge=1)
     soup: int | None = pydantic.Field(None, ge=1)
