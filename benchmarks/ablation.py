@@ -95,9 +95,7 @@ GENERAL = [
     Variation("gradual unfreezing", "the head first, then layer after layer within the first epoch",
               callbacks=(GradualUnfreezing,)),
     Variation("layer decay 0.8", "each layer's rate is 0.8 of that above it", training(layer_decay=0.8)),
-    Variation("CLS pooling", "the first token's vector, not the mean of all", {"model": {"pooling": "cls"}}),
     Variation("large head rate", "the head learns at 5e-3, not at 1e-3", LARGE_HEAD_RATE),
-    Variation("6 epochs", "twice the training", training(epochs=6)),
     Variation("6 epochs with patience 2", "twice at most: a run ends after two epochs without a better validation score",
               training(epochs=6, patience=2)),
     Variation("pre-trained on the texts", "three epochs of masked language modelling on the training texts first (not counted "
@@ -108,10 +106,7 @@ GENERAL = [
 
 NEWS = [
     BASE,
-    Variation("1 epoch", "half of the training", training(epochs=1)),
     Variation("3 epochs", "as many as the general recipe has", training(epochs=3)),
-    Variation("large steps", "batches of 64 and a rate of 4e-4, as the general recipe has them",
-              training(batch_size=64, encoder_lr=4e-4)),
     Variation("large head rate", "the head learns at 5e-3, not at 1e-3", LARGE_HEAD_RATE),
     Variation("half of the rows", "one in two training rows, dealt by the seed", share=0.5),
     Variation("a quarter of the rows", "one in four", share=0.25),
