@@ -83,10 +83,9 @@ class CrossEntropy:
         return functional.one_hot(logits.argmax(-1), logits.shape[-1]).bool()
 
 
-def loss_for(kind: str, recipe: Training | None = None, label_share: torch.Tensor | None = None) -> SummedBCE | CrossEntropy:
-    """The recipe's loss for a kind of task (without a recipe the plain one). `label_share`, (labels,), is the share of
-    training rows that have each label, for the recipe's `class_weights`."""
-    recipe = recipe or Training()
+def loss_for(kind: str, recipe: Training, label_share: torch.Tensor) -> SummedBCE | CrossEntropy:
+    """The recipe's loss for a kind of task. `label_share`, (labels,), is the share of training rows that have each label, for
+    the recipe's `class_weights`."""
     weights = class_weights(label_share) if recipe.class_weights else None
     if kind == "multiclass":
         return CrossEntropy(weights, focus=FOCUS if recipe.loss == "focal" else 0.0)

@@ -108,11 +108,11 @@ class Training(Section):
     batch_size: int | None = pydantic.Field(None, ge=1)
     encoder_lr: float | None = pydantic.Field(None, gt=0)
     layer_decay: float = pydantic.Field(1.0, gt=0, le=1)
-    head_lr: float = pydantic.Field(5e-3, gt=0)
+    head_lr: float = pydantic.Field(1e-3, gt=0)
     weight_decay: float = pydantic.Field(0.01, ge=0)
     head_init: Literal["label_names", "random"] = "label_names"
     loss: Literal["bce", "focal", "asymmetric"] = "bce"  # of the label cells; see losses.py
-    class_weights: bool = False  # rare labels weigh more in the loss
+    class_weights: bool = True  # rare labels weigh more in the loss
     thresholds: Literal["global", "per_label"] = "global"  # see thresholds.py
     patience: int | None = pydantic.Field(None, ge=1)
     soup: int | None = pydantic.Field(None, ge=1)

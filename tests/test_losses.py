@@ -88,7 +88,7 @@ def test_the_recipe_names_the_loss(kind, loss, cls, focus):
     assert type(found) is cls
     assert found.weights.tolist() == pytest.approx([1.0, 0.5])
     assert getattr(found, "focus", None) == focus
-    assert loss_for(kind, Training(loss=loss), torch.tensor([0.1, 0.4])).weights is None
+    assert loss_for(kind, Training(loss=loss, class_weights=False), torch.tensor([0.1, 0.4])).weights is None
 
 
 @pytest.mark.parametrize("key", [{"loss": "asymmetric"}, {"thresholds": "per_label"}])

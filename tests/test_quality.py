@@ -206,21 +206,21 @@ def test_bars_are_for_scores_to_pass_and_for_seconds_to_stay_under():
     assert [check["met"] for check in checks] == [True, False, False] * 2
 
 
-def test_the_ablation_trains_each_variation_once_and_compares_it_with_the_default(task, data_dirs, tmp_path, monkeypatch):
+def test_the_ablation_trains_each_variation_once_and_compares_it_with_the_base(task, data_dirs, tmp_path, monkeypatch):
     stuck = ablation.Variation("hardly trained", "tiny steps",
                                {"training": {"head_init": "random", "encoder_lr": 1e-7, "head_lr": 1e-7}})
     thawing = ablation.Variation("gradual unfreezing", "from above", callbacks=(ablation.GradualUnfreezing,))
     tuned = ablation.Variation("tuned", "by Optuna", prepare=ablation.tuned)
     monkeypatch.setattr(ablation, "TRIALS", 2)
     few = ablation.Variation("half of the rows", "one in two", share=0.5)
-    variations = [ablation.DEFAULT, stuck, thawing, tuned, few]
+    variations = [ablation.BASE, stuck, thawing, tuned, few]
     monkeypatch.setattr(ablation, "VARIATIONS", {task.name: variations})
     monkeypatch.setattr(ablation, "RESULTS", tmp_path / "ablation.json")
     monkeypatch.setattr(ablation, "write_results", lambda name, results: write_json(tmp_path / f"{name}.json", results))
     page = tmp_path / "page.md"
     page.write_text("<!-- ablation -->\n<!-- /ablation -->\n")
     monkeypatch.setattr(ablation, "PAGE", page)
-    for variation in (ablation.DEFAULT, thawing, tuned, few, stuck):
+    for variation in (ablation.BASE, thawing, tuned, few, stuck):
         row = ablation.measure(task, data_dirs[0], variation, [1, 2], tmp_path)
         ablation.keep(task, data_dirs[0], {"variations": {variation.name: row}})
         assert ("Not measured yet: hardly trained" in page.read_text()) == (variation is not stuck)
@@ -228,9 +228,9 @@ def test_the_ablation_trains_each_variation_once_and_compares_it_with_the_defaul
     assert len(before) == 10
     rows = json.loads((tmp_path / "ablation.json").read_text())["tasks"][task.name]["variations"]
     assert list(rows) == [variation.name for variation in variations]
-    assert ablation.verdict(rows["hardly trained"], rows[ablation.DEFAULT.name]).startswith("worse (-")
+    assert ablation.verdict(rows["hardly trained"], rows[ablation.BASE.name]).startswith("worse (-")
     assert {"encoder_lr", "loss"} <= set(rows["tuned"]["training"])
-    assert rows["gradual unfreezing"]["test"] != rows[ablation.DEFAULT.name]["test"]
+    assert rows["gradual unfreezing"]["test"] != rows[ablation.BASE.name]["test"]
     half = [json.loads(path.read_text()) for path in tmp_path.rglob(RECORD) if "half" in str(path)]
     assert {record["rows"] for record in half} == {round(len(Dataset.load(data_dirs[0]).train) / 2)}
     assert not list(tmp_path.rglob("*.safetensors"))
