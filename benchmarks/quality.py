@@ -24,7 +24,7 @@ from tagwright import errors, metrics
 from tagwright.bundle import read_bundle, write_bundle
 from tagwright.dataset import Dataset
 from tagwright.model import load_tagger_model, load_tokenizer
-from tagwright.onnx_export import export_int8
+from tagwright.onnx_export import calibration_batches, export
 from tagwright.stage import RECORD, content_id, package_versions
 from tagwright.tagger import FILES, Tagger
 from tagwright.task import Task
@@ -60,8 +60,9 @@ class Tagwright:
         train(with_tables(task, {"training": {"seed": seed}}), data_dir, folder / "model")
         seconds = round(time.perf_counter() - started, 3)
         model, manifest = load_tagger_model(folder / "model"), read_bundle(folder / "model")
-        (folder / "model" / FILES["int8"]).parent.mkdir()
-        export_int8(model, folder / "model" / FILES["int8"], manifest.max_length)
+        texts = list(Dataset.load(data_dir).train["text"])
+        batches = calibration_batches(load_tokenizer(folder / "model"), texts, manifest.max_length)
+        export(model, folder / "model", manifest.max_length, batches, ["int8"])
         write_bundle(folder / "model", manifest)
         return seconds
 

@@ -108,12 +108,15 @@ def evaluate(name: TaskName, work: Work = None, force: Force = False) -> None:
 
 
 @app.command()
-def quantize(name: TaskName, work: Work = None, force: Force = False) -> None:
-    """Export to ONNX fp32 and int8, and score and time both."""
+def quantize(name: TaskName,
+             to: Annotated[str, typer.Option(metavar="FORMATS", help="Some of fp32, int8 and q4.")] = "fp32,int8,q4",
+             work: Work = None, force: Force = False) -> None:
+    """Export to ONNX in some formats, and score and time each of them."""
     from tagwright.onnx_export import quantize
 
     task, folders = _open(name, work)
-    record = quantize(task, folders.dataset, folders.model, folders.evaluation, folders.tagger, force)
+    formats = [form.strip() for form in to.split(",")]
+    record = quantize(task, folders.dataset, folders.model, folders.evaluation, folders.tagger, force, formats)
     _report(record, folders.tagger)
 
 

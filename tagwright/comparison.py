@@ -14,8 +14,8 @@ from tqdm.auto import tqdm
 from tagwright import metrics
 from tagwright.bundle import CARD_SCORES, read_bundle, write_bundle
 from tagwright.dataset import Dataset
-from tagwright.model import EncoderError, load_tagger_model
-from tagwright.onnx_export import export_int8, ms_per_text
+from tagwright.model import EncoderError, load_tagger_model, load_tokenizer
+from tagwright.onnx_export import calibration_batches, export, ms_per_text
 from tagwright.stage import RECORD, Stage, release_memory, write_json
 from tagwright.tagger import FILES, Tagger
 from tagwright.task import Task
@@ -89,8 +89,8 @@ def measure(task: Task, data_dir: Path, model_dir: Path, out_dir: Path, force: b
     stage.need_space(2 * (model_dir / WEIGHTS).stat().st_size)
     with stage.writing() as folder:
         shutil.copytree(model_dir, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(RECORD, WEIGHTS))
-        (folder / "onnx").mkdir()
-        export_int8(model, folder / FILES["int8"], manifest.max_length)
+        batches = calibration_batches(load_tokenizer(model_dir), list(dataset.train["text"]), manifest.max_length)
+        export(model, folder, manifest.max_length, batches, ["int8"])
         write_bundle(folder, manifest)
         tagger = Tagger.load(folder)
         scores = tagger.scores(texts)

@@ -121,8 +121,9 @@ def calibration_error(y_true: np.ndarray, scores: np.ndarray, bins: int = 10, ki
 
 def agreement(scores_a: np.ndarray, scores_b: np.ndarray, thresholds: float | np.ndarray,
               kind: str = "multilabel") -> dict[str, float]:
-    """How alike two models decide: share of equal decisions (row × label), share of rows with equal label sets, and
-    the largest difference of a score."""
+    """How alike two models decide: share of equal decisions (row × label), share of rows with equal label sets, and the mean
+    and the largest difference of a score."""
     same = decide(scores_a, thresholds, kind) == decide(scores_b, thresholds, kind)
+    difference = np.abs(scores_a - scores_b)
     return {"decisions": float(same.mean()), "label_sets": float(same.all(1).mean()),
-            "largest_difference": float(np.abs(scores_a - scores_b).max(initial=0))}
+            "mean_difference": float(difference.mean()), "largest_difference": float(difference.max(initial=0))}

@@ -1,4 +1,4 @@
-"""From a trained model folder to ONNX: fp32, and int8 with one scale per output channel.
+"""From a trained model folder to ONNX: fp32, int8 and 4 bits.
 
 `quantize()` is the stage: it writes the complete, servable model folder and what each format costs and gains.
 `add_labels()` gives such a folder labels that have no examples.
@@ -12,17 +12,17 @@ import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx_ir
 import torch
-from onnxruntime.quantization import QuantType, quantize_dynamic
 from tqdm.auto import tqdm
+from transformers import PreTrainedTokenizerBase
 
-from tagwright import metrics
+from tagwright import metrics, quantization
 from tagwright.bundle import Manifest, read_bundle, write_bundle
 from tagwright.dataset import Dataset
 from tagwright.errors import TagwrightError
@@ -34,7 +34,8 @@ from tagwright.tagger import FILES, Tagger
 from tagwright.task import Task
 from tagwright.training import predict
 
-OPSET = 20
+OPSET = 21  # the first with 4-bit integers
+CALIBRATION_TEXTS = 512
 
 
 def export_fp32(model: TaggerModel, path: Path, max_length: int) -> None:
@@ -63,29 +64,42 @@ def export_fp32(model: TaggerModel, path: Path, max_length: int) -> None:
     program.save(path)
 
 
-def export_int8(model: TaggerModel, path: Path, max_length: int) -> None:
-    """Write the model as int8 ONNX: weights with one scale per output channel, embeddings with one per row, activations
-    with one per token in the feed-forward layers and the head, where they vary most, and one per batch elsewhere.
+def export(model: TaggerModel, folder: Path, max_length: int, calibration: Iterable[Mapping[str, np.ndarray]],
+           formats: Iterable[str] = tuple(FILES)) -> None:
+    """Write `folder/onnx/`: the model in some of FILES' formats. `calibration` are `calibration_batches`, which int8 needs.
 
-    On MiniLM one scale per weight matrix keeps a cosine of 0.969 to the fp32 logits, one per channel 0.994; the scale
-    per token then halves what is left of the error.
+    Raises EncoderError as `export_fp32`.
     """
-    model = copy.deepcopy(model)
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, torch.nn.Linear) and child.in_features != child.out_features:
-                setattr(parent, name, _PerTokenLinear(child))
-            elif type(child) is torch.nn.Embedding:  # a subclass may compute something else
-                setattr(parent, name, _PerRowEmbedding(child))
-    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-        export_fp32(model, Path(scratch) / "model.onnx", max_length)
-        proto = onnx.load(Path(scratch) / "model.onnx")
-    del proto.graph.value_info[:]  # the exporter's shapes clash with those the quantizer infers
-    _einsums_to_products(proto.graph)
-    columns = {tensor.name for tensor in proto.graph.initializer if list(tensor.dims)[1:] == [1]}
-    row_scales = [node.name for node in proto.graph.node if node.op_type == "Gather" and node.input[0] in columns]
-    with _quiet_exporter():
-        quantize_dynamic(proto, path, per_channel=True, weight_type=QuantType.QInt8, nodes_to_exclude=row_scales)
+    with _exported(model, folder, max_length, formats) as graph:
+        if "int8" in formats:
+            onnx.save(quantization.to_int8(graph, quantization.calibrate(graph, calibration)), folder / FILES["int8"])
+
+
+@contextlib.contextmanager
+def _exported(model: TaggerModel, folder: Path, max_length: int, formats: Iterable[str]) -> Iterator[onnx.ModelProto]:
+    """Writes those of `formats` that follow from the network alone, and gives the fp32 graph to make the others of."""
+    (folder / "onnx").mkdir(exist_ok=True)
+    with (tempfile.TemporaryDirectory(dir=folder) as scratch,
+          tqdm(total=len({"fp32", *formats}), desc="export", unit=" files", disable=None) as bar):
+        path = folder / FILES["fp32"] if "fp32" in formats else Path(scratch) / "model.onnx"
+        export_fp32(model, path, max_length)
+        bar.update()
+        graph = quantization.without_einsums(onnx.load(path))
+        if "q4" in formats:
+            onnx.save(quantization.to_q4(graph), folder / FILES["q4"])
+            bar.update()
+        yield graph
+        bar.update("int8" in formats)
+
+
+def calibration_batches(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str],
+                        max_length: int) -> list[dict[str, np.ndarray]]:
+    """CALIBRATION_TEXTS of the texts, drawn with a seed, in batches of 32 by length: `input_ids` and `attention_mask`."""
+    chosen = np.random.default_rng(0).permutation(len(texts))[:CALIBRATION_TEXTS]
+    by_length = sorted((texts[index] for index in chosen), key=len)
+    options = {"padding": True, "truncation": True, "max_length": max_length, "return_tensors": "np"}
+    batches = (tokenizer(by_length[start : start + 32], **options) for start in range(0, len(by_length), 32))
+    return [{name: batch[name] for name in ("input_ids", "attention_mask")} for batch in batches]
 
 
 def _store_once(graph: onnx_ir.Graph) -> None:
@@ -97,63 +111,6 @@ def _store_once(graph: onnx_ir.Graph) -> None:
         if (first := kept.setdefault(key, weight)) is not weight:
             weight.replace_all_uses_with(first)
             graph.initializers.pop(weight.name)
-
-
-def _einsums_to_products(graph: onnx.GraphProto) -> None:
-    """Write XLNet's linear layers as what they are: as Einsum with a weight of (hidden, heads, size), into the heads or out
-    of them, the quantizer would leave them in fp32."""
-    weights = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer if len(tensor.dims) == 3}
-    nodes = []
-    for node in graph.node:
-        weight = weights.get(node.input[-1]) if node.op_type == "Einsum" else None
-        equation = node.attribute[0].s.decode() if weight is not None else ""
-        if equation not in ("ibh,hnd->ibnd", "ibnd,hnd->ibh"):
-            nodes.append(node)
-            continue
-        into, (hidden, heads, size) = equation.endswith("ibnd"), weight.shape
-        matrix = weight.reshape(hidden, heads * size)
-        names = {part: f"{node.output[0]}_{part}" for part in ("matrix", "shape", "flat")}
-        graph.initializer.extend([
-            onnx.numpy_helper.from_array(np.ascontiguousarray(matrix if into else matrix.T), names["matrix"]),
-            onnx.numpy_helper.from_array(np.array([0, 0, heads, size] if into else [0, 0, heads * size]), names["shape"]),
-        ])
-        start, end = (node.input[0], names["flat"]) if into else (names["flat"], node.output[0])
-        product = onnx.helper.make_node("MatMul", [start, names["matrix"]], [end], name=f"{node.name}_product")
-        source, target = (names["flat"], node.output[0]) if into else (node.input[0], names["flat"])
-        reshape = onnx.helper.make_node("Reshape", [source, names["shape"]], [target], name=f"{node.name}_reshape")
-        nodes += [product, reshape] if into else [reshape, product]
-    used = {name for node in nodes for name in node.input}
-    kept = [tensor for tensor in graph.initializer if tensor.name in used]
-    del graph.node[:], graph.initializer[:]
-    graph.node.extend(nodes)
-    graph.initializer.extend(kept)
-
-
-class _PerRowEmbedding(torch.nn.Module):
-    """An embedding table whose rows are scaled to ±1, and back when looked up: the same function in fp32, and with one
-    scale for the whole table, which is all the quantizer gives it, each row keeps its full precision."""
-
-    def __init__(self, embedding: torch.nn.Embedding):
-        super().__init__()
-        scale = embedding.weight.detach().abs().amax(-1, keepdim=True).clamp(min=1e-6)  # (rows, 1)
-        self.table, self.scale = embedding.weight.detach() / scale, scale
-
-    def forward(self, ids):
-        return torch.nn.functional.embedding(ids, self.table) * torch.nn.functional.embedding(ids, self.scale)
-
-
-class _PerTokenLinear(torch.nn.Module):
-    """A linear layer whose input is scaled to ±1 token by token, and its output back: the same function in fp32, and
-    when the input is quantized with one scale for all tokens, no token's outliers cost another its precision."""
-
-    def __init__(self, linear: torch.nn.Linear):
-        super().__init__()
-        self.linear = linear
-
-    def forward(self, inputs):
-        scale = inputs.abs().amax(-1, keepdim=True).clamp(min=1e-3)
-        outputs = torch.nn.functional.linear(inputs / scale, self.linear.weight) * scale
-        return outputs if self.linear.bias is None else outputs + self.linear.bias
 
 
 @contextlib.contextmanager
@@ -168,18 +125,22 @@ def _quiet_exporter():
         logging.disable(logging.NOTSET)
 
 
-def quantize(task: Task, data_dir: Path, model_dir: Path, evaluation_dir: Path, out_dir: Path, force: bool = False) -> dict:
-    """The compression stage: the complete model folder with `onnx/`, every format scored and timed on the test rows.
+def quantize(task: Task, data_dir: Path, model_dir: Path, evaluation_dir: Path, out_dir: Path, force: bool = False,
+             formats: Sequence[str] = tuple(FILES)) -> dict:
+    """The compression stage: the complete model folder with `onnx/`, each of `formats` scored and timed on the test rows.
 
     Labels that were added by name to what is there in `out_dir`, and are not trained now, are added again. Returns the run
     record: `metrics`, `bytes` and `ms_per_text` by format, `agreement` with PyTorch, `added` labels. Raises TagwrightError
-    where an earlier stage's folder is missing or changed.
+    where an earlier stage's folder is missing or changed, and for a format that is not in FILES.
     """
+    if unknown := [name for name in formats if name not in FILES]:
+        raise TagwrightError(f"unknown format {unknown[0]!r}; there are {', '.join(FILES)}")
     dataset = Dataset.load(data_dir, task.name)
     read_record(model_dir, f"tagwright train {task.name}")
     evaluated = read_record(evaluation_dir, f"tagwright evaluate {task.name}")
     manifest = read_bundle(model_dir)
-    stage = Stage("quantize", out_dir, [data_dir, model_dir, evaluation_dir], {"opset": OPSET, "int8": "per channel and token"})
+    stage = Stage("quantize", out_dir, [data_dir, model_dir, evaluation_dir],
+                  {"opset": OPSET, "formats": [name for name in FILES if name in formats]})
     if not force and (record := stage.unchanged()):
         return record
     model, tokenizer = load_tagger_model(model_dir), load_tokenizer(model_dir)
@@ -191,9 +152,10 @@ def quantize(task: Task, data_dir: Path, model_dir: Path, evaluation_dir: Path, 
 
     with stage.writing() as folder:
         shutil.copytree(model_dir, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(RECORD))
-        _export(model, folder, manifest.max_length)
+        batches = calibration_batches(tokenizer, list(dataset.train["text"]), manifest.max_length)
+        export(model, folder, manifest.max_length, batches, formats)
         write_bundle(folder, manifest)  # complete enough to be loaded and measured
-        taggers = {f"ONNX {precision}": Tagger.load(folder, precision) for precision in FILES}
+        taggers = {f"ONNX {precision}": Tagger.load(folder, precision) for precision in FILES if precision in formats}
 
         scored = dict(evaluated["metrics"])
         reference = metrics.probabilities(predict(model, tokenizer, texts, manifest.max_length, desc="PyTorch"), task.kind)
@@ -203,11 +165,12 @@ def quantize(task: Task, data_dir: Path, model_dir: Path, evaluation_dir: Path, 
             scored[name] = metrics.summary(y_test, scores, thresholds, task.kind)
             agreement[name] = metrics.agreement(reference, scores, thresholds, task.kind)
         sizes = {"PyTorch": (folder / "model.safetensors").stat().st_size}
-        sizes |= {f"ONNX {precision}": (folder / file).stat().st_size for precision, file in FILES.items()}
+        sizes |= {name: (folder / FILES[name.removeprefix("ONNX ")]).stat().st_size for name in taggers}
         manifest.metrics |= scored
         if takes_labels:
             rows = model.head.weight.detach().numpy()
-            fit_name_head(dataset, rows, _embed_with(taggers["ONNX int8"])).save(folder / NameHead.FILE)
+            embedder = taggers.get("ONNX int8", next(iter(taggers.values())))
+            fit_name_head(dataset, rows, _embed_with(embedder)).save(folder / NameHead.FILE)
         write_bundle(folder, manifest)
         stage.record |= {"rows": {"test": len(texts)}, "metrics": scored, "agreement": agreement, "bytes": sizes,
                          "ms_per_text": _speed(model, tokenizer, manifest, taggers, texts), "added": added}
@@ -224,8 +187,9 @@ def add_labels(folder: Path, labels: Iterable[str] | Mapping[str, str]) -> Manif
     """
     folder = Path(folder).resolve()
     recover(folder)
-    sealed = read_bundle(folder).checksum
-    tagger = Tagger.load(folder, "fp32").with_labels(labels)
+    before = read_bundle(folder)
+    formats = [name for name in FILES if FILES[name] in before.files]
+    tagger = Tagger.load(folder, formats[0]).with_labels(labels)  # the most exact that there is
     manifest, model = tagger.manifest, load_tagger_model(folder)
     head = torch.nn.Linear(model.config.hidden_size, len(manifest.labels))
     with torch.no_grad():
@@ -237,23 +201,18 @@ def add_labels(folder: Path, labels: Iterable[str] | Mapping[str, str]) -> Manif
     with replacing(folder) as partial:
         shutil.copytree(folder, partial, dirs_exist_ok=True, ignore=shutil.ignore_patterns("onnx"))
         model.save_pretrained(partial)
-        _export(model, partial, manifest.max_length)
+        with _exported(model, partial, manifest.max_length, formats):
+            if "int8" in formats:  # of which only the head changes; for the rest there are no calibration texts
+                wider = quantization.extend_head(onnx.load(folder / FILES["int8"]), tagger.new_rows,
+                                                 np.full(len(tagger.new_rows), tagger.name_head.bias))
+                onnx.save(wider, partial / FILES["int8"])
         write_bundle(partial, manifest)
         if (partial / RECORD).is_file():  # so that its stage finds the folder as it expects it, and does not run again
             record = read_record(partial, f"tagwright quantize {manifest.task}")
             write_json(partial / RECORD, record | {"added": manifest.added, "files": listing(partial)})
-        if read_bundle(folder).checksum != sealed:
+        if read_bundle(folder).checksum != before.checksum:
             raise TagwrightError(f"{folder}: changed meanwhile; run the same command again")
     return manifest
-
-
-def _export(model: TaggerModel, folder: Path, max_length: int) -> None:
-    (folder / "onnx").mkdir()
-    with tqdm(total=2, desc="export", unit=" files", disable=None) as bar:
-        export_fp32(model, folder / FILES["fp32"], max_length)
-        bar.update()
-        export_int8(model, folder / FILES["int8"], max_length)
-        bar.update()
 
 
 def _embed_with(tagger: Tagger) -> Callable[[list[str], str], np.ndarray]:

@@ -15,7 +15,7 @@ from tagwright.errors import TagwrightError
 from tagwright.label_names import DESCRIPTION_SHARE, NameHead, check_new_labels, spoken
 from tagwright.text import compose, tidy
 
-FILES = {"fp32": "onnx/model.onnx", "int8": "onnx/model_quantized.onnx"}
+FILES = {"fp32": "onnx/model.onnx", "int8": "onnx/model_quantized.onnx", "q4": "onnx/model_q4.onnx"}  # the most exact first
 MAX_BATCH_TOKENS = 2048  # padding included
 
 
@@ -36,7 +36,7 @@ class Tagger:
 
     @classmethod
     def load(cls, folder: str | Path, precision: str = "int8", threads: int | None = None) -> "Tagger":
-        """Load a model folder; `precision` is "int8" or "fp32", `threads` None for as many as there are cores.
+        """Load a model folder; `precision` is one of FILES, `threads` None for as many as there are cores.
 
         Raises TagwrightError where the folder is no model folder or a file in it is missing or changed.
         """
