@@ -12,7 +12,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 TORCH := $(shell sed -n 's/^torch==/torch==/p' requirements.txt)
 BIN := .venv/bin
 
-.PHONY: help setup demo serve space test system lint notebooks bench bench-quality bench-ablation bench-tagging bench-new-labels bench-profile bench-gpu bench-collect standin clean
+.PHONY: help setup demo serve space test system lint notebooks bench bench-quality bench-ablation bench-compression bench-tagging bench-new-labels bench-profile bench-gpu bench-collect standin clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -74,6 +74,9 @@ bench-quality: setup  ## measure Tagwright beside fastText, TF-IDF and the usual
 
 bench-ablation: setup  ## measure what each part of the training recipe is worth: hours, kept run by run
 	PYTHONPATH=. $(BIN)/python benchmarks/ablation.py
+
+bench-compression: setup  ## measure fp32, int8 and q4 of the finished models of cooking and ag_news beside PyTorch
+	PYTHONPATH=. $(BIN)/python benchmarks/compression.py
 
 bench-new-labels: setup  ## measure labels of cooking that were hidden from training and added by name
 	PYTHONPATH=. $(BIN)/python benchmarks/new_labels.py

@@ -276,12 +276,11 @@ class _Rewriting:
         """Put the nodes into the model, with the constants, new and old, that they use."""
         graph = model.graph
         used = {name for node in self.nodes for name in node.input}
-        kept = [tensor for tensor in graph.initializer if tensor.name in used]
-        nodes = list(self.nodes)
+        kept = [tensor for tensor in [*graph.initializer, *self.constants.values()] if tensor.name in used]
         del graph.node[:], graph.initializer[:]
-        graph.node.extend(nodes)
-        graph.initializer.extend([*kept, *self.constants.values()])
-        if any(node.domain == CONTRIB for node in nodes):
+        graph.node.extend(self.nodes)
+        graph.initializer.extend(kept)
+        if any(node.domain == CONTRIB for node in self.nodes):
             model.opset_import.append(helper.make_opsetid(CONTRIB, 1))
         return model
 

@@ -146,7 +146,8 @@ def test_agreement_by_hand():
     other[0, 2] = 0.4  # another decision
     other[1, 0] = 0.55  # the same decision
     found = agreement(SCORES, other, 0.5)
-    assert found == pytest.approx({"decisions": 11 / 12, "label_sets": 2 / 3, "largest_difference": 0.25})
+    assert found == pytest.approx({"decisions": 11 / 12, "label_sets": 2 / 3, "mean_difference": 0.45 / 12,
+                                   "largest_difference": 0.25})
     assert agreement(SCORES, other, np.array([0.5, 0.5, 0.3, 0.5]))["decisions"] == 1
 
 
@@ -238,4 +239,5 @@ def test_agreement_of_multiclass_compares_best_labels():
     other[1] = [0.4, 0.5, 0.1]  # another best label
     other[2] = [0.2, 0.6, 0.2]  # the same one
     found = agreement(CLASS_SCORES, other, np.zeros(3), "multiclass")
-    assert found == pytest.approx({"decisions": 10 / 12, "label_sets": 3 / 4, "largest_difference": 0.2}, abs=1e-6)
+    assert found == pytest.approx({"decisions": 10 / 12, "label_sets": 3 / 4, "mean_difference": 0.6 / 12,
+                                   "largest_difference": 0.2}, abs=1e-6)

@@ -23,7 +23,7 @@ from tagwright.evaluation import confident_mistakes
 from tagwright.losses import CrossEntropy, SummedBCE
 from tagwright.model import TaggerModel, load_tagger_model, load_tokenizer
 from tagwright.pipeline import Folders, run_pipeline, show_results
-from tagwright.tagger import Tagger
+from tagwright.tagger import FILES, Tagger
 from tagwright.task import Task
 from tagwright.training import build_learner, predict
 
@@ -82,7 +82,7 @@ def test_the_data_set_has_the_named_classes_and_the_test_file(run):
 def test_the_model_learns_and_every_form_of_it_is_scored_by_accuracy(run):
     *_, records, printed = run
     scores = records["quantize"]["metrics"]
-    assert scores.keys() == {"TF-IDF + logistic regression", "PyTorch", "ONNX fp32", "ONNX int8"}
+    assert scores.keys() == {"TF-IDF + logistic regression", "PyTorch", "ONNX fp32", "ONNX int8", "ONNX q4"}
     assert all(row["accuracy"] > 0.9 for row in scores.values())
     assert all(row["accuracy"] == row["micro_f1"] == row["p_at_1"] for row in scores.values())
     assert scores["ONNX fp32"]["accuracy"] == scores["PyTorch"]["accuracy"]
@@ -135,7 +135,7 @@ def test_a_model_without_mistakes_leaves_an_empty_file(run, tmp_path, monkeypatc
 def test_the_tagger_names_one_class_with_its_share(run):
     task, folders, _, _ = run
     dataset = Dataset.load(folders.dataset)
-    for precision in ("fp32", "int8"):
+    for precision in FILES:
         tagger = Tagger.load(folders.tagger, precision)
         tags = tagger.tag(list(dataset.test["text"]))
         assert all(len(row) == 1 for row in tags)

@@ -67,12 +67,13 @@ def test_the_model_beats_the_baseline_on_test_rows(out):
     assert numbers["cells_right_if_nothing_is_predicted"] > 0.9
 
 
-def test_onnx_is_the_same_model_and_int8_nearly_so(out):
+def test_onnx_is_the_same_model_and_small_weights_nearly_so(out):
     numbers = recorded(out, "05_onnx_quantization")
     assert numbers["fp32_agreement"] == 1.0
     assert numbers["int8_agreement"] > 0.98
-    assert numbers["int8_products"] > 30
-    assert numbers["megabytes"]["ONNX int8"] < 0.3 * numbers["megabytes"]["PyTorch"]
+    assert numbers["q4_agreement"] > 0.97
+    assert numbers["int8_products"] == numbers["q4_products"] == 37
+    assert numbers["megabytes"]["ONNX q4"] < numbers["megabytes"]["ONNX int8"] < 0.3 * numbers["megabytes"]["PyTorch"]
     assert numbers["micro_f1"]["PyTorch"] == recorded(out, "04_evaluation")["micro_f1"]
 
 

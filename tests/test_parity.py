@@ -1,4 +1,4 @@
-"""Every hand-over keeps the scores: PyTorch → ONNX fp32 → ONNX int8, singly and in padded batches."""
+"""Every hand-over keeps the scores: PyTorch → ONNX fp32, int8 and 4 bits, singly and in padded batches."""
 
 import json
 import time
@@ -11,7 +11,7 @@ import torch
 from tagwright import metrics
 from tagwright.dataset import SPLITS, Dataset
 from tagwright.model import load_tagger_model, load_tokenizer
-from tagwright.onnx_export import _PerRowEmbedding, _PerTokenLinear, export_int8
+from tagwright.onnx_export import calibration_batches, export
 from tagwright.tagger import FILES, Tagger
 from tagwright.training import predict
 
@@ -64,23 +64,50 @@ def test_pytorch_gives_a_padded_text_the_scores_it_gives_it_alone(model, texts, 
     assert np.abs(alone[1:] - reference[-40:]).max() < 1e-4
 
 
+@pytest.mark.parametrize(("precision", "points"), [("int8", 0.3), ("q4", 1.0)])
 @pytest.mark.parametrize("batch_size", [1, 32])
-def test_int8_costs_at_most_half_a_point_of_f1(demo_run, dataset, texts, reference, batch_size):
-    tagger = Tagger.load(demo_run.root / "tagger", "int8")
+def test_small_weights_cost_little_f1(demo_run, dataset, texts, reference, precision, points, batch_size):
+    tagger = Tagger.load(demo_run.root / "tagger", precision)
     y_true = np.concatenate([dataset.targets(getattr(dataset, split)) for split in SPLITS])
     fp32 = 1 / (1 + np.exp(-reference[len(ODD_TEXTS):])) >= tagger.thresholds
-    int8 = tagger.scores(texts, batch_size)[len(ODD_TEXTS):] >= tagger.thresholds
-    assert abs(metrics.micro_f1(y_true, fp32) - metrics.micro_f1(y_true, int8)) <= 0.005
-    assert abs(metrics.macro_f1(y_true, fp32) - metrics.macro_f1(y_true, int8)) <= 0.005
+    small = tagger.scores(texts, batch_size)[len(ODD_TEXTS):] >= tagger.thresholds
+    for score in (metrics.micro_f1, metrics.macro_f1):
+        assert abs(score(y_true, fp32) - score(y_true, small)) <= points / 100
+
+
+@pytest.mark.parametrize(("precision", "decisions"), [("fp32", 1.0), ("int8", 0.999), ("q4", 0.997)])
+def test_decisions_agree_with_pytorch_on_odd_texts_too(demo_run, texts, reference, precision, decisions):
+    tagger = Tagger.load(demo_run.root / "tagger", precision)
+    expected = metrics.probabilities(reference, "multilabel")
+    for part in (slice(None), slice(len(ODD_TEXTS))):
+        found = metrics.agreement(expected[part], tagger.scores(texts[part]), tagger.thresholds)
+        assert found["decisions"] >= decisions
+
+
+@pytest.mark.parametrize("precision", FILES)
+def test_the_scores_of_a_text_do_not_depend_on_its_neighbours(demo_run, texts, precision):
+    tagger, short = Tagger.load(demo_run.root / "tagger", precision), texts[:80]
+    alone = tagger.scores(short, 1)
+    assert np.abs(tagger.scores(short, 32) - alone).max() < 0.001
+    assert np.abs(tagger.scores(["x" * 400, *short[::-1]], 64)[:0:-1] - alone).max() < 0.001
 
 
 def test_int8_is_small_and_really_quantized(demo_run):
     path = demo_run.root / "tagger" / FILES["int8"]
     assert path.stat().st_size <= 24e6
     operators = [node.op_type for node in onnx.load(path).graph.node]
-    assert operators.count("MatMulInteger") == 6 * 6 + 1  # six products with weights a layer, and the head
-    per_channel = [tensor for tensor in onnx.load(path).graph.initializer if tensor.name.endswith("_scale") and tensor.dims]
-    assert len(per_channel) >= 6 * 6
+    assert operators.count("MatMulIntegerToFloat") == 6 * 6 + 1  # six products with weights a layer, and the head
+    assert "Gemm" not in operators
+    integers = [tensor for tensor in onnx.load(path).graph.initializer if tensor.data_type == onnx.TensorProto.INT8]
+    assert len(integers) == 6 * 6 + 1 + 2  # the tables of words and of positions
+
+
+def test_q4_is_small_and_really_quantized(demo_run):
+    path = demo_run.root / "tagger" / FILES["q4"]
+    assert path.stat().st_size <= 16e6
+    operators = [node.op_type for node in onnx.load(path).graph.node]
+    assert operators.count("MatMulNBits") == 6 * 6 + 1
+    assert operators.count("GatherBlockQuantized") == 3  # words, positions, segments
 
 
 def test_long_texts_keep_their_closing_token(demo_run, model):
@@ -90,16 +117,10 @@ def test_long_texts_keep_their_closing_token(demo_run, model):
     assert ids[-1] == model[1].sep_token_id
 
 
-def test_exporting_again_gives_the_same_bytes(demo_run, model, tmp_path):
-    export_int8(model[0], tmp_path / "again.onnx", 256)
-    assert (tmp_path / "again.onnx").read_bytes() == (demo_run.root / "tagger" / FILES["int8"]).read_bytes()
-
-
-@pytest.mark.parametrize("bias", [True, False])  # ModernBERT's feed-forward layers have none
-def test_scales_per_token_and_per_row_change_nothing_in_fp32(bias):
-    linear, embedding, ids = torch.nn.Linear(8, 16, bias=bias), torch.nn.Embedding(5, 8), torch.tensor([[0, 4, 2]])
-    assert torch.allclose(_PerRowEmbedding(embedding)(ids), embedding(ids), atol=1e-6)
-    assert torch.allclose(_PerTokenLinear(linear)(embedding(ids)), linear(embedding(ids)), atol=1e-5)
+def test_exporting_again_gives_the_same_bytes(demo_run, model, dataset, tmp_path):
+    export(model[0], tmp_path, 256, calibration_batches(model[1], list(dataset.train["text"]), 256))
+    for file in FILES.values():
+        assert (tmp_path / file).read_bytes() == (demo_run.root / "tagger" / file).read_bytes()
 
 
 def test_latency_on_one_core(demo_run):
