@@ -1,5 +1,5 @@
-"""`tagwright clean|pretrain|train|tune|compare|evaluate|quantize|tag|add-label|demo|where|collected|export`:
-each stage as a command, and all of them as one.
+"""`tagwright clean|pretrain|train|tune|compare|evaluate|quantize|tag|add-label|publish|pull|demo|where|collected|
+export`: each stage as a command, and all of them as one.
 
 Faults in what the user gave end in one line and exit code 2; Ctrl-C ends with 130.
 """
@@ -164,6 +164,31 @@ def add_label(model: Annotated[str, typer.Argument(metavar="MODEL", help="A task
     manifest = add_labels(folder, {label: description})
     print(f"{label!r} added: {len(manifest.labels)} labels, {len(manifest.added)} of them by name → {folder}")
     print(f"it is given where its score is {manifest.thresholds[-1]:.2f} or more")
+
+
+@app.command()
+def publish(model: Annotated[str, typer.Argument(metavar="MODEL", help="A task's name or a model folder.")],
+            to: Annotated[str, typer.Option(metavar="PLACE", help="hf://user/name, s3://bucket/prefix or a folder.")],
+            work: Work = None) -> None:
+    """Publish a model to the Hugging Face hub, to S3 or to a folder, in place of the version that is there.
+
+    Readers get the old version until the new one is there whole. The hub's token is HF_TOKEN or that of `hf auth login`; S3
+    is reached as AWS's own tools reach it (AWS_PROFILE, AWS_ACCESS_KEY_ID and so on; AWS_ENDPOINT_URL for others' S3).
+    """
+    from tagwright.publishing import publish
+
+    manifest = publish(_model_folder(model, work), to)
+    print(f"published {manifest.task}: {len(manifest.files) + 1} files → {to}")
+
+
+@app.command()
+def pull(source: Annotated[str, typer.Argument(metavar="PLACE", help="hf://user/name, s3://bucket/prefix or a folder.")],
+         folder: Annotated[Path, typer.Argument(help="The model folder to write; another model in it is replaced.")]) -> None:
+    """Fetch a published model; the folder appears, or changes, when every checksum fits."""
+    from tagwright.publishing import pull
+
+    manifest = pull(source, folder)
+    print(f"pulled {manifest.task}: {len(manifest.labels)} labels, {len(manifest.files) + 1} files → {folder}")
 
 
 @app.command()

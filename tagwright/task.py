@@ -25,13 +25,16 @@ class Section(pydantic.BaseModel):
 
 class Source(Section):
     """Where the raw rows are. Paths may be absolute or relative (see `Task.raw_path`). `columns` names the columns of a CSV
-    or TSV file that has no header; a first line with just these names is taken for a header all the same."""
+    or TSV file that has no header; a first line with just these names is taken for a header all the same. `attribution` (what
+    the rows are and whose, in a sentence) and `licence` go into the model card."""
 
     path: str
     test_path: str | None = None  # a published test set in a file of its own, for split.by = "file"
     format: Literal["csv", "tsv", "json", "jsonl", "parquet", "fasttext"] | None = None  # None: told by the file's ending
     columns: list[str] | None = None
     url: str | None = None  # where anyone can download it
+    attribution: str | None = None
+    licence: str | None = None
 
 
 class Input(Section):

@@ -111,7 +111,8 @@ def train(task: Task, data_dir: Path, out_dir: Path, force: bool = False, bar: b
     if force and resume:
         raise TagwrightError("--force starts anew and --resume goes on: give only one of them")
     dataset = Dataset.load(data_dir, task.name)
-    settings = task.model_dump(include={"title", "kind", "input", "model", "training", "demo"})
+    settings = task.model_dump(include={"title": True, "kind": True, "input": True, "model": True, "training": True,
+                                        "demo": True, "source": {"attribution", "licence"}})
     encoder = Path(task.model.encoder)
     stage = Stage("train", out_dir, [data_dir, encoder] if encoder.is_dir() else [data_dir], settings)
     checkpoint = Checkpoint(out_dir, stage.made_of)
@@ -147,7 +148,8 @@ def train(task: Task, data_dir: Path, out_dir: Path, force: bool = False, bar: b
                 thresholds=thresholds.tolist(), fields=task.input.fields, template=task.input.template,
                 html=task.input.html, damaged_html=task.input.damaged_html,
                 max_length=task.model.max_length, pad_id=tokenizer.pad_token_id, encoder=task.model.encoder,
-                examples=task.demo.examples, metrics={"validation": validation}, versions=package_versions(),
+                examples=task.demo.examples, attribution=task.source.attribution, licence=task.source.licence,
+                metrics={"validation": validation}, versions=package_versions(),
             ))
             stage.record |= {
                 "rows": {"train": len(dataset.train), "validation": len(dataset.validation)}, "seed": task.training.seed,
