@@ -1,13 +1,22 @@
 """The browser package: in Node, in a page and in the extension the model says what Python's Tagger says."""
 
+import functools
+import http.server
 import json
+import os
+import shutil
 import subprocess
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
 from test_parity import ODD_TEXTS
 
+from tagwright.bundle import read_bundle, write_bundle
 from tagwright.tagger import Tagger
 from tagwright.task import ROOT
 
@@ -77,3 +86,196 @@ def test_node_agrees_with_python(package, model, texts, expected, precision):
     if precision == "fp32":
         assert [[tag["label"] for tag in tags] for tags in found["tags"]] == [[label for label, _ in tags]
                                                                               for tags in tagger.tag(texts)]
+
+
+class Site:
+    """A static server on this machine, and what it was asked for. It may be stopped and started again at the same address."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.port, self.asked = folder, 0, []
+        self.start()
+
+    def start(self) -> None:
+        site = self
+
+        class Handler(http.server.SimpleHTTPRequestHandler):
+            extensions_map = {**http.server.SimpleHTTPRequestHandler.extensions_map, ".mjs": "text/javascript",
+                              ".js": "text/javascript", ".wasm": "application/wasm"}
+
+            def log_message(self, *_):
+                site.asked.append(self.path)
+
+        handler = functools.partial(Handler, directory=self.folder)
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", self.port), handler)
+        self.port = self._server.server_address[1]
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}/"
+
+
+def chromium(*arguments: str, **preferences) -> webdriver.Chrome:
+    assert shutil.which("chromium"), "install chromium and chromium-driver"
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium")
+    for argument in ("--headless=new", "--no-sandbox", "--disable-background-networking", "--window-size=1200,900", *arguments):
+        options.add_argument(argument)
+    options.add_experimental_option("prefs", preferences)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
+    driver.set_script_timeout(120)
+    return driver
+
+
+def build_page(model: Path, out: Path) -> Path:
+    done = subprocess.run(["npx", "vite", "build", "--outDir", out, "--logLevel", "warn"], cwd=PACKAGE, capture_output=True,
+                          text=True, env=os.environ | {"TAGWRIGHT_MODEL": str(model)})
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+@pytest.fixture(scope="module")
+def site(package, model, tmp_path_factory):
+    site = Site(build_page(model, tmp_path_factory.mktemp("page") / "page"))
+    yield site
+    site.stop()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    driver = chromium()
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def page(browser, site):
+    browser.get(site.address)
+    wait_for(browser, "#field-title")
+    return browser
+
+
+def wait_for(browser, selector, seconds=60):
+    return WebDriverWait(browser, seconds, 0.05).until(lambda _: browser.find_elements(By.CSS_SELECTOR, selector))
+
+
+def labels(browser, where) -> list[str]:
+    return [element.text for element in browser.find_elements(By.CSS_SELECTOR, f"#{where} .name")]
+
+
+def type_and_wait(page, text, name="title"):
+    """Type a text, and wait until it has been tagged."""
+    box, timing = page.find_element(By.ID, f"field-{name}"), page.find_element(By.ID, "timing")
+    page.execute_script("arguments[0].textContent = ''", timing)
+    box.clear()
+    box.send_keys(text)
+    WebDriverWait(page, 20, 0.05).until(lambda _: "Tagged in" in timing.text)
+
+
+def test_the_page_tags_as_you_type(page, model):
+    assert "Nothing to tag yet" in page.find_element(By.ID, "status").text
+    question = "Which Dune book explains where the spice comes from?"
+    type_and_wait(page, question)
+    WebDriverWait(page, 10).until(lambda _: labels(page, "given"))
+    assert labels(page, "given") == [label for label, _ in Tagger.load(model).tag([question])[0]]
+    assert len(labels(page, "others")) == 4
+    assert "MB" in page.find_element(By.CSS_SELECTOR, "#format option:checked").text
+
+
+def test_the_last_input_wins(page):
+    box = page.find_element(By.ID, "field-title")
+    page.execute_script("""
+        for (const text of ['robots', 'a b', 'x'.repeat(9000), 'time travel', 'Which Jedi trained Luke Skywalker in Star Wars?']) {
+            arguments[0].value = text;
+            arguments[0].dispatchEvent(new Event('input'));
+            await new Promise((resolve) => setTimeout(resolve, 140));
+        }""", box)
+    WebDriverWait(page, 20).until(lambda _: labels(page, "given")[:1] == ["star-wars"])
+
+
+def test_an_example_is_tagged_at_a_click(page):
+    page.find_element(By.XPATH, "//button[contains(., 'Did the Jedi Council')]").click()
+    WebDriverWait(page, 20).until(lambda _: "star-wars" in labels(page, "given"))
+
+
+def test_html_in_a_text_is_text(page):
+    type_and_wait(page, "<img src=x onerror='window.hacked = 1'><script>window.hacked = 1</script> robots")
+    assert page.execute_script("return window.hacked") is None
+    assert not page.find_elements(By.CSS_SELECTOR, "main img, main script")
+
+
+def test_a_text_that_is_too_long_gets_a_clear_message(page):
+    page.execute_script("arguments[0].value = 'x'.repeat(20_001); arguments[0].dispatchEvent(new Event('input'))",
+                        page.find_element(By.ID, "field-body"))
+    WebDriverWait(page, 10).until(lambda _: "20,001 characters; please shorten" in page.find_element(By.ID, "status").text)
+
+
+def test_another_format_can_be_chosen(page):
+    type_and_wait(page, "Who built the first robot?")
+    page.execute_script("document.getElementById('timing').textContent = ''")
+    page.find_element(By.CSS_SELECTOR, "#format option[value='fp32 wasm']").click()
+    WebDriverWait(page, 60).until(lambda _: "Tagged in" in page.find_element(By.ID, "timing").text)
+    assert "robots" in labels(page, "given")
+
+
+@pytest.mark.parametrize("precision", TOLERANCE)
+def test_the_browser_agrees_with_python(page, texts, expected, precision):
+    found = page.execute_async_script("""
+        const [texts, format, done] = arguments;
+        const { Tagger } = await import('/tagger.js');
+        const tagger = await Tagger.load('/model', { format });
+        done((await tagger.scores(JSON.parse(texts))).map((row) => [...row]));
+    """, json.dumps(texts), precision)
+    assert np.abs(np.array(found) - expected[precision]).max() < TOLERANCE[precision]
+
+
+def test_nothing_is_asked_of_another_host(page, site):
+    events = [json.loads(entry["message"])["message"] for entry in page.get_log("performance")]
+    asked = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
+    assert asked
+    assert not [url for url in asked if not url.startswith((site.address, "data:", "chrome:", "about:"))]
+
+
+def test_the_page_works_without_a_network_after_the_first_load(page, site):
+    type_and_wait(page, "Who built the first robot?")
+    site.stop()
+    try:
+        page.refresh()
+        wait_for(page, "#field-title")
+        type_and_wait(page, "Who built the first robot?")
+        assert "robots" in labels(page, "given")
+    finally:
+        site.start()
+
+
+def test_a_new_model_replaces_the_old_one(page, site, model, tmp_path):
+    """The same model with other labels, built anew and put where the old one was."""
+    shutil.copytree(model, tmp_path / "model", ignore=shutil.ignore_patterns("*.safetensors", "model.onnx"))
+    manifest = read_bundle(model)
+    manifest.labels = [f"new-{label}" for label in manifest.labels]
+    write_bundle(tmp_path / "model", manifest)
+    old = site.folder
+    site.stop()
+    site.folder = build_page(tmp_path / "model", tmp_path / "page")
+    site.start()
+    try:
+        for _ in range(2):  # the first visit finds the new page, the second one shows it
+            page.get(site.address)
+            page.execute_async_script("""
+                const registration = await navigator.serviceWorker.getRegistration();
+                await registration.update();
+                while (registration.installing || registration.waiting) await new Promise((go) => setTimeout(go, 50));
+                arguments[0]();""")
+        wait_for(page, "#field-title")
+        type_and_wait(page, "Who built the first robot?")
+        assert "new-robots" in labels(page, "given")
+        assert len(page.execute_async_script("arguments[0](await caches.keys())")) == 1
+    finally:
+        site.stop()
+        site.folder = old
+        site.start()
