@@ -1,12 +1,14 @@
 """The browser package: in Node, in a page and in the extension the model says what Python's Tagger says."""
 
 import functools
+import hashlib
 import http.server
 import json
 import os
 import shutil
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -190,7 +192,7 @@ def test_the_page_tags_as_you_type(page, model):
 def test_the_last_input_wins(page):
     box = page.find_element(By.ID, "field-title")
     page.execute_script("""
-        for (const text of ['robots', 'a b', 'x'.repeat(9000), 'time travel', 'Which Jedi trained Luke Skywalker in Star Wars?']) {
+        for (const text of ['robots', 'a b', 'x'.repeat(9000), 'time', 'Which Jedi trained Luke Skywalker in Star Wars?']) {
             arguments[0].value = text;
             arguments[0].dispatchEvent(new Event('input'));
             await new Promise((resolve) => setTimeout(resolve, 140));
@@ -279,3 +281,172 @@ def test_a_new_model_replaces_the_old_one(page, site, model, tmp_path):
         site.stop()
         site.folder = old
         site.start()
+
+
+PAGES = {
+    "who-built-the-first-robot": "Who built the first robot?",
+    "time-travel": "Can a time traveller meet himself?",
+    "markup": "&lt;img src=x onerror='window.hacked = 1'&gt; robots",
+}
+
+
+@pytest.fixture(scope="module")
+def extension(package, model, tmp_path_factory):
+    """The built extension's folder."""
+    out = tmp_path_factory.mktemp("extension") / "extension"
+    done = node("extension/build.js", out, env=os.environ | {"TAGWRIGHT_MODEL": str(model)})
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    """A site for the extension to tag."""
+    folder = tmp_path_factory.mktemp("pages")
+    for name, title in PAGES.items():
+        (folder / f"{name}.html").write_text(f"<!doctype html><title>{title}</title><p>Text</p>", encoding="utf8")
+    site = Site(folder)
+    yield site
+    site.stop()
+
+
+class Extended:
+    """A Chromium with the extension: one tab visits pages, another one shows the extension's history."""
+
+    def __init__(self, folder: Path, downloads: Path):
+        self.driver = chromium(f"--load-extension={folder}", "--disable-features=DisableLoadExtensionCommandLineSwitch",
+                               **{"download.default_directory": str(downloads)})
+        digest = hashlib.sha256(str(folder).encode()).hexdigest()[:32]  # how Chromium names a folder's extension
+        self.address = "chrome-extension://" + "".join(chr(ord("a") + int(digit, 16)) for digit in digest)
+        self._pages = self.driver.current_window_handle
+        self.driver.switch_to.new_window("tab")
+        self._history = self.driver.current_window_handle
+        self.show_history()
+
+    def visit(self, url: str) -> list[str]:
+        """Visit a page; what its badge and the icon's title say once it has been tagged."""
+        self.driver.switch_to.window(self._pages)
+        self.driver.get(url)
+        self.driver.switch_to.window(self._history)
+        return WebDriverWait(self.driver, 30, 0.05).until(lambda _: self.ask("""
+            const [tab] = await chrome.tabs.query({ url: argument });
+            const title = await chrome.action.getTitle({ tabId: tab.id });
+            return title !== 'Tagwright' && [await chrome.action.getBadgeText({ tabId: tab.id }), title];""", url))
+
+    def ask(self, script: str, argument=None):
+        """What a script in the extension's history page gives."""
+        return self.driver.execute_async_script(
+            "const [argument, done] = arguments;"
+            "(async () => {" + script + "})().then(done, (error) => done(String(error)));", argument)
+
+    def show_history(self) -> None:
+        self.driver.switch_to.window(self._history)
+        self.driver.get(f"{self.address}/history.html")
+        WebDriverWait(self.driver, 10, 0.05).until(lambda driver: driver.find_element(By.ID, "count").text)
+
+    def history(self) -> list[str]:
+        return [link.text for link in self.driver.find_elements(By.CSS_SELECTOR, "#entries a")]
+
+
+@pytest.fixture(scope="module")
+def extended(extension, tmp_path_factory):
+    downloads = tmp_path_factory.mktemp("downloads")
+    extended = Extended(extension, downloads)
+    extended.downloads = downloads
+    yield extended
+    extended.driver.quit()
+
+
+def test_the_extension_tags_the_page_that_is_visited(extended, pages, model):
+    badge, title = extended.visit(pages.address + "who-built-the-first-robot.html")
+    (tags,) = Tagger.load(model).tag(["who built the first robot: Who built the first robot?"])
+    assert badge == str(len(tags))
+    assert title == f"Tagwright: {', '.join(label for label, _ in tags)}"
+    assert tags[0][0] == "robots"
+
+
+def test_the_popup_shows_the_tags_and_the_next_best(extended, pages):
+    _, title = extended.visit(pages.address + "who-built-the-first-robot.html")
+    extended.ask("""
+        const [tab] = await chrome.tabs.query({ url: argument });
+        await chrome.tabs.update(tab.id, { active: true });
+        await chrome.action.openPopup();""", pages.address + "*")
+    text = WebDriverWait(extended.driver, 20, 0.1).until(lambda _: extended.ask("""
+        const [popup] = chrome.extension.getViews({ type: 'popup' });
+        return popup?.document.getElementById('timing').textContent && popup.document.body.innerText;"""))
+    extended.ask("chrome.extension.getViews({ type: 'popup' })[0].close()")
+    assert text.startswith("Who built the first robot?")
+    assert "WASM" in text
+    assert all(label in text for label in title.removeprefix("Tagwright: ").split(", "))
+    assert text.count("%") >= 5
+
+
+def test_a_page_of_the_browser_itself_is_not_tagged(extended):
+    extended.driver.switch_to.window(extended._pages)
+    extended.driver.get("chrome://version")
+    extended.show_history()
+    assert not [link for link in extended.driver.find_elements(By.CSS_SELECTOR, "#entries a")
+                if not link.get_attribute("href").startswith("http")]
+
+
+def test_the_history_is_searched_exported_and_wiped(extended, pages):
+    for name in PAGES:
+        extended.visit(pages.address + name + ".html")
+    extended.show_history()
+    assert extended.history() == [PAGES["markup"].replace("&lt;", "<").replace("&gt;", ">"), PAGES["time-travel"],
+                                  PAGES["who-built-the-first-robot"]]  # newest first
+    assert extended.driver.execute_script("return window.hacked") is None
+    extended.driver.find_element(By.ID, "tag").send_keys("TIME")
+    WebDriverWait(extended.driver, 5).until(lambda _: extended.history() == [PAGES["time-travel"]])
+
+    extended.driver.find_element(By.ID, "export").click()
+    file = extended.downloads / "tagwright-history.json"
+    WebDriverWait(extended.driver, 10).until(lambda _: file.exists())
+    exported = json.loads(file.read_text(encoding="utf8"))
+    assert [entry["title"] for entry in exported][1:] == [PAGES["time-travel"], PAGES["who-built-the-first-robot"]]
+    assert exported[1]["url"] == pages.address + "time-travel.html"
+    assert "time-travel" in exported[1]["tags"]
+    assert abs(exported[1]["time"] / 1000 - time.time()) < 600
+
+    extended.driver.find_element(By.ID, "wipe").click()
+    extended.driver.find_element(By.ID, "wipe-sure").click()
+    WebDriverWait(extended.driver, 5).until(lambda _: "0 pages" in extended.driver.find_element(By.ID, "count").text)
+    extended.show_history()
+    assert extended.history() == []
+
+
+def test_the_history_is_bounded(extended, pages):
+    extended.show_history()
+    extended.ask("""
+        const open = indexedDB.open('tagwright', 1);
+        await new Promise((go) => { open.onsuccess = go; });
+        const store = open.result.transaction('pages', 'readwrite').objectStore('pages');
+        for (let n = 0; n < 10000; n++) store.put({ url: 'http://example.org/' + n, title: 'old ' + n, tags: ['old'], time: n });
+        await new Promise((go) => { store.transaction.oncomplete = go; });
+        open.result.close();""")
+    extended.visit(pages.address + "time-travel.html")
+    extended.show_history()
+    assert "10,000 pages, the newest 200 shown" in extended.driver.find_element(By.ID, "count").text
+    assert extended.history()[:2] == [PAGES["time-travel"], "old 9999"]
+
+
+def test_private_windows_are_not_recorded(extended, extension, pages):
+    context = extended.driver.execute_cdp_cmd("Target.createBrowserContext", {})["browserContextId"]
+    pages.asked.clear()
+    extended.driver.execute_cdp_cmd("Target.createTarget",
+                                    {"url": pages.address + "markup.html?private", "browserContextId": context})
+    WebDriverWait(extended.driver, 10).until(lambda _: "/markup.html?private" in pages.asked)
+    extended.visit(pages.address + "time-travel.html")  # by when the one before would have been tagged
+    extended.show_history()
+    assert extended.history()[0] == PAGES["time-travel"]
+    assert not extended.driver.find_elements(By.CSS_SELECTOR, "#entries a[href$='private']")
+    assert json.loads((extension / "manifest.json").read_text())["incognito"] == "not_allowed"
+
+
+def test_the_extension_asks_for_no_site_and_reaches_none(extension):
+    manifest = json.loads((extension / "manifest.json").read_text())
+    assert manifest["permissions"] == ["tabs", "unlimitedStorage", "offscreen"]
+    assert not {"host_permissions", "optional_permissions", "content_scripts"} & set(manifest)
+    policy = manifest["content_security_policy"]["extension_pages"]
+    assert policy.startswith("default-src 'self'; script-src 'self' 'wasm-unsafe-eval';")
+    assert "connect-src" not in policy  # so that of default-src holds

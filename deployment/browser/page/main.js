@@ -5,7 +5,7 @@ import { element, tagRow } from "./tag-row.js";
 
 const MAX_CHARACTERS = 20_000; // of all fields together
 const PAUSE = 120; // milliseconds without a key before the text is tagged
-const LINES = { title: 2, body: 7 };
+const LINES = { title: 2, body: 5 };
 const MODEL = new URL("model", document.baseURI).href;
 const RUNTIME = new URL("ort/", document.baseURI).href;
 const SIZES = __SIZES__; // bytes of each format that the build found in the model folder
@@ -68,11 +68,11 @@ async function tag() {
   const fields = Object.fromEntries(boxes().map((box) => [box.name, box.value]));
   const length = boxes().reduce((sum, box) => sum + box.value.length, 0);
   if (!boxes().some((box) => box.value.trim())) {
-    show([], []);
+    clear();
     return say(`Nothing to tag yet: type a ${manifest.fields[0]}${manifest.examples.length ? ", or click one of the examples" : ""}.`);
   }
   if (length > MAX_CHARACTERS) {
-    show([], []);
+    clear();
     return say(`That is ${length.toLocaleString("en")} characters; please shorten it to at most `
       + `${MAX_CHARACTERS.toLocaleString("en")}.`, true);
   }
@@ -87,7 +87,7 @@ function describe() {
   find("title").textContent = manifest.title;
   const names = boxes().map((box) => box.name);
   if (names.join() === manifest.fields.join()) return;
-  find("fields").replaceChildren(...manifest.fields.map(field));
+  find("form").replaceChildren(...manifest.fields.map(field));
   find("examples").hidden = !manifest.examples.length;
   find("examples").querySelector("ul").replaceChildren(...manifest.examples.map(example));
   boxes()[0].focus();
@@ -123,7 +123,12 @@ function show(given, others) {
 }
 
 function boxes() {
-  return [...find("fields").querySelectorAll("textarea")];
+  return [...find("form").querySelectorAll("textarea")];
+}
+
+function clear() {
+  show([], []);
+  find("timing").textContent = "";
 }
 
 function say(text, isError = false) {
