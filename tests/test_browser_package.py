@@ -421,7 +421,7 @@ def test_the_history_is_bounded(extended, pages):
         const open = indexedDB.open('tagwright', 1);
         await new Promise((go) => { open.onsuccess = go; });
         const store = open.result.transaction('pages', 'readwrite').objectStore('pages');
-        for (let n = 0; n < 10000; n++) store.put({ url: 'http://example.org/' + n, title: 'old ' + n, tags: ['old'], time: n });
+        for (let n = 0; n < 10000; n++) store.put({ url: 'http://a.example/' + n, title: 'old ' + n, tags: ['old'], time: n });
         await new Promise((go) => { store.transaction.oncomplete = go; });
         open.result.close();""")
     extended.visit(pages.address + "time-travel.html")
@@ -431,10 +431,8 @@ def test_the_history_is_bounded(extended, pages):
 
 
 def test_private_windows_are_not_recorded(extended, extension, pages):
-    context = extended.driver.execute_cdp_cmd("Target.createBrowserContext", {})["browserContextId"]
     pages.asked.clear()
-    extended.driver.execute_cdp_cmd("Target.createTarget",
-                                    {"url": pages.address + "markup.html?private", "browserContextId": context})
+    extended.ask("await chrome.windows.create({ incognito: true, url: argument });", pages.address + "markup.html?private")
     WebDriverWait(extended.driver, 10).until(lambda _: "/markup.html?private" in pages.asked)
     extended.visit(pages.address + "time-travel.html")  # by when the one before would have been tagged
     extended.show_history()
