@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from firefox import Firefox
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
@@ -166,6 +167,16 @@ def wait_for(browser, selector, seconds=60):
     return WebDriverWait(browser, seconds, 0.05).until(lambda _: browser.find_elements(By.CSS_SELECTOR, selector))
 
 
+def ask(browser, script: str, argument=None):
+    """What the body of an async function of `argument` gives in the browser's page."""
+    found, error = browser.execute_async_script(
+        "const [argument, done] = arguments;"
+        "(async () => {" + script + "})()"
+        ".then((found) => done([found, null]), (error) => done([null, String(error)]));", argument)
+    assert error is None, error
+    return found
+
+
 def labels(browser, where) -> list[str]:
     return [element.text for element in browser.find_elements(By.CSS_SELECTOR, f"#{where} .name")]
 
@@ -227,12 +238,11 @@ def test_another_format_can_be_chosen(page):
 
 @pytest.mark.parametrize("precision", TOLERANCE)
 def test_the_browser_agrees_with_python(page, texts, expected, precision):
-    found = page.execute_async_script("""
-        const [texts, format, done] = arguments;
+    found = ask(page, """
+        const [texts, format] = argument;
         const { Tagger } = await import('/tagger.js');
         const tagger = await Tagger.load('/model', { format });
-        done((await tagger.scores(JSON.parse(texts))).map((row) => [...row]));
-    """, json.dumps(texts), precision)
+        return (await tagger.scores(JSON.parse(texts))).map((row) => [...row]);""", [json.dumps(texts), precision])
     assert np.abs(np.array(found) - expected[precision]).max() < TOLERANCE[precision]
 
 
@@ -268,15 +278,14 @@ def test_a_new_model_replaces_the_old_one(page, site, model, tmp_path):
     try:
         for _ in range(2):  # the first visit finds the new page, the second one shows it
             page.get(site.address)
-            page.execute_async_script("""
+            ask(page, """
                 const registration = await navigator.serviceWorker.getRegistration();
                 await registration.update();
-                while (registration.installing || registration.waiting) await new Promise((go) => setTimeout(go, 50));
-                arguments[0]();""")
+                while (registration.installing || registration.waiting) await new Promise((go) => setTimeout(go, 50));""")
         wait_for(page, "#field-title")
         type_and_wait(page, "Who built the first robot?")
         assert "new-robots" in labels(page, "given")
-        assert len(page.execute_async_script("arguments[0](await caches.keys())")) == 1
+        assert len(ask(page, "return caches.keys();")) == 1
     finally:
         site.stop()
         site.folder = old
@@ -335,9 +344,7 @@ class Extended:
 
     def ask(self, script: str, argument=None):
         """What a script in the extension's history page gives."""
-        return self.driver.execute_async_script(
-            "const [argument, done] = arguments;"
-            "(async () => {" + script + "})().then(done, (error) => done(String(error)));", argument)
+        return ask(self.driver, script, argument)
 
     def show_history(self) -> None:
         self.driver.switch_to.window(self._history)
@@ -448,3 +455,36 @@ def test_the_extension_asks_for_no_site_and_reaches_none(extension):
     policy = manifest["content_security_policy"]["extension_pages"]
     assert policy.startswith("default-src 'self'; script-src 'self' 'wasm-unsafe-eval';")
     assert "connect-src" not in policy  # so that of default-src holds
+
+
+@pytest.mark.skipif(not shutil.which("firefox-esr"), reason="there is no Firefox; on Debian: apt-get install firefox-esr")
+def test_the_same_extension_works_in_firefox(extension, pages, model, tmp_path):
+    uuid = "6f1d3c1e-0000-4000-8000-000000000001"  # where the extension's pages are; Firefox would draw one by chance
+    identifier = json.loads((extension / "manifest.json").read_text())["browser_specific_settings"]["gecko"]["id"]
+    address = pages.address + "who-built-the-first-robot.html"
+    (tags,) = Tagger.load(model).tag(["who built the first robot: Who built the first robot?"])
+    with Firefox(tmp_path / "profile", **{"extensions.webextensions.uuids": json.dumps({identifier: uuid})}) as firefox:
+        firefox.install(extension)
+        firefox.call("WebDriver:Navigate", url=address)
+        firefox.open_tab(f"moz-extension://{uuid}/history.html")
+        badge, title, answer, history = firefox.ask("""
+            const find = async () => (await chrome.tabs.query({})).find((tab) => tab.url === given[0]);
+            for (;;) {
+                const { id } = await find();
+                const title = await chrome.action.getTitle({ tabId: id });
+                if (title !== 'Tagwright') break;
+                await new Promise((go) => setTimeout(go, 50));
+            }
+            const { id, url, title } = await find();
+            const answer = await chrome.runtime.sendMessage({ to: 'background', tab: { url, title } });
+            document.getElementById('tag').value = given[1];
+            document.getElementById('tag').dispatchEvent(new Event('input'));
+            while (!document.querySelector('#entries a')) await new Promise((go) => setTimeout(go, 50));
+            return [await chrome.action.getBadgeText({ tabId: id }), await chrome.action.getTitle({ tabId: id }), answer,
+                    document.querySelector('#entries a').textContent];
+        """, address, tags[0][0])
+    assert badge == str(len(tags))
+    assert title == f"Tagwright: {', '.join(label for label, _ in tags)}"
+    assert answer["engine"] == "WASM"
+    assert [tag["label"] for tag in answer["given"]] == [label for label, _ in tags]
+    assert history == PAGES["who-built-the-first-robot"]
