@@ -217,7 +217,8 @@ def to_q4(model: onnx.ModelProto) -> onnx.ModelProto:
         op_types_to_quantize=("MatMul", "Gather"), quant_axes=(("MatMul", 0), ("Gather", 1))))
     logging.disable(logging.WARNING)  # it names every node that it meets
     try:
-        quantizer.process()
+        with np.errstate(invalid="ignore"):  # a block of zeros has the scale 0
+            quantizer.process()
     finally:
         logging.disable(logging.NOTSET)
     return quantizer.model.model

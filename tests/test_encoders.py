@@ -108,7 +108,7 @@ def test_onnx_fp32_agrees_with_pytorch(road, batch_size):
 
 
 @pytest.mark.parametrize("batch_size", [1, 32])
-@pytest.mark.parametrize(("precision", "least"), [("int8", 0.98), ("q4", 0.9)])
+@pytest.mark.parametrize(("precision", "least"), [("int8", 0.99), ("q4", 0.7)])  # what is random has little for 4 bits to keep
 def test_small_weights_stay_close_to_pytorch(road, batch_size, precision, least):
     logits = Tagger.load(road.folder, precision).logits(road.texts, batch_size)
     centre = road.logits.mean(0)  # what all texts have in common is no achievement
