@@ -26,6 +26,7 @@ from tagwright.pipeline import Folders
 from tagwright.tagger import FILES, Tagger
 from tagwright.task import Task
 
+RESULTS = results_file("compression")
 TASKS = ["cooking", "ag_news"]
 THREADS = [1, 2]
 ROUNDS = 3
@@ -154,7 +155,7 @@ def main() -> None:
     if "cooking" in measured:
         results["bars"] = bars(measured["cooking"])
     write_results("compression", results)
-    written = json.loads(results_file("compression").read_text(encoding="utf8"))
+    written = json.loads(RESULTS.read_text(encoding="utf8"))
     update_readme("compression", render(written))
     print(render(written))
     for form, found in results.get("bars", {}).items():

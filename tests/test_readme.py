@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from benchmarks import ablation, collection, new_labels, pipeline, quality, tagging, training_profile
+from benchmarks import ablation, collection, compression, new_labels, pipeline, quality, tagging, training_profile
 from tagwright.dataset import clean
 from tagwright.task import ROOT, Task
 
@@ -28,7 +28,8 @@ def measured(benchmark) -> str:
     return benchmark.render(json.loads(benchmark.RESULTS.read_text(encoding="utf8")))
 
 
-@pytest.mark.parametrize(("marker", "benchmark"), [("quality", quality), ("tagging", tagging), ("new-labels", new_labels)])
+@pytest.mark.parametrize(("marker", "benchmark"), [("quality", quality), ("compression", compression), ("tagging", tagging),
+                                                     ("new-labels", new_labels)])
 def test_the_tables_are_those_that_were_measured(marker, benchmark):
     assert block(marker) == measured(benchmark)
 
