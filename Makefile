@@ -12,7 +12,11 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 TORCH := $(shell sed -n 's/^torch==/torch==/p' requirements.txt)
 BIN := .venv/bin
 
+<<<<<<< HEAD
 .PHONY: help setup demo serve space test system lint notebooks bench bench-quality bench-ablation bench-compression bench-tagging bench-new-labels bench-profile bench-gpu bench-collect standin clean
+=======
+.PHONY: help setup demo serve space browser test system lint notebooks bench bench-quality bench-ablation bench-tagging bench-new-labels bench-profile bench-gpu bench-collect standin clean
+>>>>>>> browser
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -47,15 +51,19 @@ serve: setup  ## serve the Gradio page for TASK's model
 space: setup  ## put a complete Hugging Face Space for TASK's model together in build/space
 	$(BIN)/python deployment/gradio/assemble.py "$$($(BIN)/tagwright where $(TASK))" build/space
 
-test: setup system  ## run every test (installs Chromium and MariaDB by apt-get where they are missing: as root)
+browser: setup  ## serve the page that runs TASK's model in the visitor's browser (needs Node 20.19 or newer)
+	model="$$(realpath "$$($(BIN)/tagwright where $(TASK))")" && cd deployment/browser && npm ci && TAGWRIGHT_MODEL="$$model" npm run dev
+
+test: setup system  ## run every test (installs Chromium, Firefox and MariaDB by apt-get where they are missing: as root)
 	$(BIN)/ruff check .
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder  # one thread each: more wait for each other
 
-APT := chromium chromium-headless-shell chromium-driver mariadb-server
+APT := chromium chromium-headless-shell chromium-driver firefox-esr mariadb-server
 system:
 	@command -v chromium >/dev/null && command -v chromium-headless-shell >/dev/null && command -v chromedriver >/dev/null && \
-		command -v mariadbd >/dev/null || \
-		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(APT) >/dev/null; }
+		command -v firefox-esr >/dev/null && command -v mariadbd >/dev/null && command -v npm >/dev/null || \
+		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(APT) \
+			$$(command -v npm >/dev/null || echo nodejs npm) >/dev/null; }
 
 lint: setup  ## check the code's style
 	$(BIN)/ruff check .

@@ -20,7 +20,8 @@ from tagwright.task import Task
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, and their children, ignore it
 ROOT = Path(__file__).resolve().parent.parent
-LONGEST = ["test_notebooks", "test_parity", "test_encoders", "test_fetch_questions", "test_bulk"]  # minutes each
+LONGEST = [  # minutes each
+    "test_notebooks", "test_parity", "test_encoders", "test_fetch_questions", "test_bulk", "test_browser_package"]
 
 
 def pytest_collection_modifyitems(items):
