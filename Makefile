@@ -12,11 +12,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 TORCH := $(shell sed -n 's/^torch==/torch==/p' requirements.txt)
 BIN := .venv/bin
 
-<<<<<<< HEAD
-.PHONY: help setup demo serve space test system lint notebooks bench bench-quality bench-ablation bench-compression bench-tagging bench-new-labels bench-profile bench-gpu bench-collect standin clean
-=======
-.PHONY: help setup demo serve space browser test system lint notebooks bench bench-quality bench-ablation bench-tagging bench-new-labels bench-profile bench-gpu bench-collect standin clean
->>>>>>> browser
+.PHONY: help setup demo serve space browser test system lint notebooks bench bench-quality bench-ablation bench-compression bench-tagging bench-new-labels bench-profile bench-gpu bench-collect standin clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
