@@ -43,9 +43,9 @@ def speed(folder: Path, form: str, threads: int, texts: list[str]) -> dict[str, 
     started = time.perf_counter()
     tagger = Tagger.load(folder, form, threads)
     loaded = time.perf_counter()
-    tagger.logits(texts[:32])
+    tagger.logits(texts[:32], 32)
     batch_started = time.perf_counter()
-    tagger.logits(texts[:THROUGHPUT_TEXTS])
+    tagger.logits(texts[:THROUGHPUT_TEXTS], 32)
     seconds = time.perf_counter() - batch_started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     single = []

@@ -17,6 +17,7 @@ from tagwright.text import compose, tidy
 
 FILES = {"fp32": "onnx/model.onnx", "int8": "onnx/model_quantized.onnx", "q4": "onnx/model_q4.onnx"}  # the most exact first
 MAX_BATCH_TOKENS = 2048  # padding included
+TEXTS_A_THREAD = 16  # in a batch: more at once no longer fit into a core's cache
 
 
 class Tagger:
@@ -87,7 +88,7 @@ class Tagger:
         rows = rows if self.new_rows is None else np.concatenate([self.new_rows, rows])
         return Tagger(manifest, self._tokenizer, self._session, self.name_head, rows)
 
-    def tag(self, texts: Sequence[str | Mapping[str, str]], batch_size: int = 32) -> list[list[tuple[str, float]]]:
+    def tag(self, texts: Sequence[str | Mapping[str, str]], batch_size: int | None = None) -> list[list[tuple[str, float]]]:
         """For each text its labels above their thresholds with their scores, best first; of a multiclass model its one best.
 
         A text is a string, or a mapping with the task's fields (`manifest.fields`; a missing one counts as empty).
@@ -98,25 +99,27 @@ class Tagger:
         return [[(self.labels[i], float(row[i])) for i in columns[np.argsort(-row[columns], kind="stable")]]
                 for row, columns in zip(scores, found, strict=True)]
 
-    def scores(self, texts: Sequence[str | Mapping[str, str]], batch_size: int = 32) -> np.ndarray:
+    def scores(self, texts: Sequence[str | Mapping[str, str]], batch_size: int | None = None) -> np.ndarray:
         """The probability of every label: float32, (texts, labels)."""
         return probabilities(self.logits(texts, batch_size), self.manifest.kind)
 
-    def logits(self, texts: Sequence[str | Mapping[str, str]], batch_size: int = 32) -> np.ndarray:
+    def logits(self, texts: Sequence[str | Mapping[str, str]], batch_size: int | None = None) -> np.ndarray:
         """The model's raw outputs: float32, (texts, labels). Batches are formed by length, so that little is padding, and
-        hold at most `batch_size` texts and MAX_BATCH_TOKENS tokens, so that memory is bounded."""
+        hold at most `batch_size` texts (None: TEXTS_A_THREAD for each thread) and MAX_BATCH_TOKENS tokens, so that memory is
+        bounded."""
         if self.new_rows is None:
             return self._run(["logits"], texts, batch_size)[0]
         logits, vectors = self._run(["logits", "sentence_embedding"], texts, batch_size)
         return np.concatenate([logits, vectors @ self.new_rows.T + np.float32(self.name_head.bias)], axis=1)
 
-    def embeddings(self, texts: Sequence[str | Mapping[str, str]], batch_size: int = 32) -> np.ndarray:
+    def embeddings(self, texts: Sequence[str | Mapping[str, str]], batch_size: int | None = None) -> np.ndarray:
         """The texts' vectors, of length √hidden, that the model's head reads: float32, (texts, hidden)."""
         return self._run(["sentence_embedding"], texts, batch_size)[0]
 
-    def _run(self, outputs: list[str], texts: Sequence[str | Mapping[str, str]], batch_size: int) -> list[np.ndarray]:
+    def _run(self, outputs: list[str], texts: Sequence[str | Mapping[str, str]], batch_size: int | None) -> list[np.ndarray]:
         if isinstance(texts, str | Mapping):
             raise TypeError("texts must be a list of texts; wrap a single one: [text]")
+        batch_size = batch_size or TEXTS_A_THREAD * self._session.get_session_options().intra_op_num_threads
         ids = [encoding.ids for encoding in self._tokenizer.encode_batch([self._text(text) for text in texts])]
         widths = {output.name: output.shape[1] for output in self._session.get_outputs()}
         results = [np.zeros((len(ids), widths[name]), dtype=np.float32) for name in outputs]
