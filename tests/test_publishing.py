@@ -403,6 +403,21 @@ def test_s3_gets_only_what_it_lacks(s3, first, second):
     assert len(asked) == 2
 
 
+def test_s3_gets_anew_what_another_publish_may_be_removing(s3, first, second, tmp_path, monkeypatch):
+    asked = []
+    third = make_model(tmp_path / "third", {"config.json": b"3"})
+    for model in (first, second, third):
+        publish(model, s3.to)
+    s3.server.fault = lambda method, path: asked.append(path) if method == "PUT" else None
+    publish(second, s3.to)  # whose files are young
+    assert len(asked) == 1
+    publish(third, s3.to)
+    asked.clear()
+    monkeypatch.setattr(places, "KEPT", timedelta(0))
+    publish(first, s3.to)
+    assert len(asked) == 1 + len(set(read_bundle(first).files.values()))
+
+
 def test_whoever_pulls_while_a_version_vanishes_is_told_so(s3, first, tmp_path):
     publish(first, s3.to)
     digest = read_bundle(first).files["config.json"]

@@ -30,6 +30,13 @@ def test_shipped_tasks_have_examples_of_their_own_fields(name):
     assert all(set(example) <= set(task.input.fields) for example in task.demo.examples)
 
 
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_tasks_say_whose_their_rows_are(name):
+    source = Task.load(name).source
+    assert source.attribution
+    assert source.licence
+
+
 def test_an_example_with_a_field_of_another_task_is_refused(tmp_path):
     file = write_task(tmp_path, "rows.jsonl", demo={"examples": []})
     file.write_text(file.read_text().replace("examples = []", 'examples = [{ text = "a" }, { titel = "b" }]'))

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 from fastai.callback.core import Callback, CancelFitException
+from tiny import write_tiny
 from torch import nn
 
 from tagwright.blurr_compat import BatchTokenizeTransform
+from tagwright.bundle import read_bundle
 from tagwright.callbacks import BF16
 from tagwright.dataset import Dataset
 from tagwright.errors import TagwrightError
@@ -207,3 +209,14 @@ def test_an_encoder_that_is_nowhere_is_one_clear_error(task, sample_folder, tmp_
     with pytest.raises(TagwrightError, match="no-such/encoder.*neither a folder"):
         train(nowhere, sample_folder, tmp_path / "model")
     assert not (tmp_path / "model").exists()
+
+
+def test_whose_the_rows_are_goes_into_the_model_folder(tmp_path):
+    task = Task.load(write_tiny(tmp_path, rows=60, epochs=1))
+    source = task.source.model_copy(update={"attribution": "Rows by A. Writer.", "licence": "CC BY 4.0"})
+    folder = tmp_path / "work" / "books"
+    for each in (task, task.model_copy(update={"source": source})):
+        assert "skipped" not in train(each, folder / "dataset", folder / "model", bar=False)
+        manifest = read_bundle(folder / "model")
+        assert (manifest.attribution, manifest.licence) == (each.source.attribution, each.source.licence)
+    assert "Rows by A. Writer." in (folder / "model" / "README.md").read_text(encoding="utf8")
