@@ -1,15 +1,12 @@
 """Every hand-over keeps the scores: PyTorch → ONNX fp32, int8 and 4 bits, singly and in padded batches."""
 
-import functools
 import json
 import time
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
-from onnx import helper, numpy_helper
 
 from tagwright import metrics
 from tagwright.dataset import SPLITS, Dataset
@@ -135,42 +132,20 @@ def test_latency_on_one_core(demo_run):
 
 
 def test_int8_is_at_least_two_and_a_half_times_as_fast_as_pytorch(demo_run, model):
-    """Where the processor can. The rest of the network takes the same time in both, so of what its integer products gain over
-    products of floats, 3.8 times on one and more on another, at least 0.55 must arrive."""
     tagger = Tagger.load(demo_run.root / "tagger", threads=1)
     rows = map(json.loads, (demo_run.sample).read_text(encoding="utf8").splitlines())
     titles = [row["title"] for row in rows if row["title"]]
     titles = (titles + [f"{title} {title}" for title in titles] + titles[::-1])[:1000]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    pytorch, int8, products = [], [], []
+    pytorch, int8 = [], []
     try:
         for _ in range(6):  # by turns, as the machine's speed changes with what else runs on it
             pytorch.append(milliseconds(lambda: predict(*model, titles, tagger.manifest.max_length), 1))
             int8.append(milliseconds(lambda: tagger.scores(titles), 1))
-            products.append(integer_products())
     finally:
         torch.set_num_threads(threads)
-    assert min(pytorch) / min(int8) >= min(2.5, 0.55 * float(np.median(products)))
-
-
-def integer_products() -> float:
-    """How many times as fast onnxruntime multiplies by a weight of a feed-forward layer in integers as in floats."""
-    chance, times = np.random.default_rng(0), []
-    for operator, kinds in [("MatMul", ("float32", "float32", "float32")), ("MatMulInteger", ("uint8", "int8", "int32"))]:
-        given, held, result = map(np.dtype, kinds)
-        graph = helper.make_graph(
-            [helper.make_node(operator, ["x", "weight"], ["y"])], "product",
-            [helper.make_tensor_value_info("x", helper.np_dtype_to_tensor_dtype(given), [480, 384])],
-            [helper.make_tensor_value_info("y", helper.np_dtype_to_tensor_dtype(result), [480, 1536])],
-            [numpy_helper.from_array(chance.integers(-100, 100, (384, 1536)).astype(held), "weight")])
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        product = helper.make_model(graph, ir_version=9, opset_imports=[helper.make_opsetid("", 20)])
-        session = onnxruntime.InferenceSession(product.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        x = {"x": chance.integers(0, 255, (480, 384)).astype(given)}
-        times.append(milliseconds(functools.partial(session.run, None, x)))
-    return times[0] / times[1]
+    assert min(pytorch) / min(int8) >= 2.5
 
 
 def milliseconds(run, repeats: int = 20) -> float:
