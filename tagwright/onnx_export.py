@@ -35,7 +35,7 @@ from tagwright.task import Task
 from tagwright.training import predict
 
 OPSET = 21  # the first with 4-bit integers
-CALIBRATION_TEXTS = 512
+CALIBRATION_TEXTS, STRANGE_TEXTS = 512, 64
 
 
 def export_fp32(model: TaggerModel, path: Path, max_length: int) -> None:
@@ -61,6 +61,7 @@ def export_fp32(model: TaggerModel, path: Path, max_length: int) -> None:
     if any(isinstance(size, int) for tensor in program.model.graph.inputs for size in tensor.shape):
         raise EncoderError(model.config.model_type, "torch exports this kind of encoder to ONNX for batches of one shape only")
     _store_once(program.model.graph)
+    _hide_padding_faster(program.model.graph)
     program.save(path)
 
 
@@ -94,12 +95,23 @@ def _exported(model: TaggerModel, folder: Path, max_length: int, formats: Iterab
 
 def calibration_batches(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str],
                         max_length: int) -> list[dict[str, np.ndarray]]:
-    """CALIBRATION_TEXTS of the texts, drawn with a seed, in batches of 32 by length: `input_ids` and `attention_mask`."""
-    chosen = np.random.default_rng(0).permutation(len(texts))[:CALIBRATION_TEXTS]
-    by_length = sorted((texts[index] for index in chosen), key=len)
+    """CALIBRATION_TEXTS of the texts, and STRANGE_TEXTS that are like none of them, so that what a user may type is in range
+    too; drawn with a seed, in batches of 8 by length: `input_ids` and `attention_mask`."""
+    random = np.random.default_rng(0)
+    chosen = [texts[index] for index in random.permutation(len(texts))[:CALIBRATION_TEXTS]]
+    by_length = sorted([*chosen, *_strange_texts(tokenizer, max_length, random)], key=len)
     options = {"padding": True, "truncation": True, "max_length": max_length, "return_tensors": "np"}
-    batches = (tokenizer(by_length[start : start + 32], **options) for start in range(0, len(by_length), 32))
+    batches = (tokenizer(by_length[start : start + 8], **options) for start in range(0, len(by_length), 8))
     return [{name: batch[name] for name in ("input_ids", "attention_mask")} for batch in batches]
+
+
+def _strange_texts(tokenizer: PreTrainedTokenizerBase, max_length: int, random: np.random.Generator) -> Iterator[str]:
+    """An empty text, and random tokens of the vocabulary: one of them again and again, or 64 different ones."""
+    vocabulary = sorted(tokenizer.get_vocab())
+    yield ""
+    for number in range(1, STRANGE_TEXTS):
+        words = random.choice(vocabulary, 64 if number % 2 else 1)
+        yield " ".join(np.resize(words, random.integers(1, max_length)))
 
 
 def _store_once(graph: onnx_ir.Graph) -> None:
@@ -111,6 +123,15 @@ def _store_once(graph: onnx_ir.Graph) -> None:
         if (first := kept.setdefault(key, weight)) is not weight:
             weight.replace_all_uses_with(first)
             graph.initializers.pop(weight.name)
+
+
+def _hide_padding_faster(graph: onnx_ir.Graph) -> None:
+    """Encoders hide padding by adding the least float to its attention scores. Of that onnxruntime makes a denormal number,
+    with which a softmax takes three to six times as long; e to the power of -50 is as good as nothing, and a normal one."""
+    for weight in list(graph.initializers.values()):
+        values = weight.const_value.numpy()
+        if values.dtype == np.float32 and values.size == 1 and values.item() < -1e30:
+            weight.const_value = onnx_ir.tensor(np.full_like(values, -50), name=weight.name)
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from onnx import helper, numpy_helper
 from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
 
 SMOOTHING = 0.75  # the power of a channel's size that moves into the weights: 0 none, 1 all
+EVEN = 3  # no smoothing where no channel is more than so many times as large as the median one: it costs a multiplication
 OUTLIER = 4  # a channel so many times as large as the median one is an outlier …
 MAX_OUTLIERS = 4  # … of which so many, the largest, stay in fp32
 BLOCK = 32  # weights that share a 4-bit scale
@@ -92,8 +93,8 @@ def _product_in_int8(rewriting: "_Rewriting", node: onnx.NodeProto, weights: dic
     """activation @ weight + bias, as integers, plus what the outliers bring."""
     source, name = node.input[:2]
     weight = _as_matrix(node, weights[name])  # (inputs, outputs)
-    smooth = ((read.size / np.exp(np.log(read.size).mean())) ** SMOOTHING).astype(np.float32)  # (inputs,)
     outliers = _outliers(read.size, weight.shape)
+    smooth = _smoothing(read.size, outliers)
     least, largest = (np.delete(bound / smooth, outliers) for bound in (activation.least, activation.largest))
     least, largest = min(least.min(), 0.0), max(largest.max(), 0.0)
     scale = np.float32(max(largest - least, 1e-6) / 255)
@@ -102,10 +103,10 @@ def _product_in_int8(rewriting: "_Rewriting", node: onnx.NodeProto, weights: dic
     quantized = f"{source}_{rewriting.number(smooth)}"
     if rewriting.constant(f"{quantized}_scale", scale):
         rewriting.constant(f"{quantized}_zero", np.uint8(np.clip(np.round(-least / scale), 0, 255)))
-        rewriting.constant(f"{quantized}_smooth", 1 / smooth)
-        rewriting.add("Mul", [source, f"{quantized}_smooth"], f"{quantized}_smoothed")
-        rewriting.add("QuantizeLinear", [f"{quantized}_smoothed", f"{quantized}_scale", f"{quantized}_zero"],
-                      f"{quantized}_int8")
+        if (smooth != 1).any():
+            rewriting.constant(f"{quantized}_smooth", 1 / smooth)
+            rewriting.add("Mul", [source, f"{quantized}_smooth"], source := f"{quantized}_smoothed")
+        rewriting.add("QuantizeLinear", [source, f"{quantized}_scale", f"{quantized}_zero"], f"{quantized}_int8")
     if f"{name}_int8" not in rewriting.constants:
         integers, scales = _integers(weight, smooth, outliers, read.moments)
         rewriting.constant(f"{name}_int8", integers)
@@ -118,7 +119,7 @@ def _product_in_int8(rewriting: "_Rewriting", node: onnx.NodeProto, weights: dic
     inputs = [f"{quantized}_int8", f"{name}_int8", f"{quantized}_scale", f"{name}_scales", f"{quantized}_zero", "", *bias]
     rewriting.add("MatMulIntegerToFloat", inputs, f"{result}_most" if len(outliers) else result, domain=CONTRIB)
     if len(outliers):
-        rewriting.add("Gather", [source, f"{name}_outliers"], f"{result}_outliers", axis=-1)
+        rewriting.add("Gather", [node.input[0], f"{name}_outliers"], f"{result}_outliers", axis=-1)
         rewriting.add("MatMul", [f"{result}_outliers", f"{name}_fp32"], f"{result}_rest")
         rewriting.add("Add", [f"{result}_most", f"{result}_rest"], result)
 
@@ -162,8 +163,10 @@ def extend_head(model: onnx.ModelProto, rows: np.ndarray, biases: np.ndarray) ->
     last = made_by["logits"]
     product, rest = (made_by[name] for name in last.input) if last.op_type == "Add" else (last, None)
     outliers = weights[made_by[rest.input[0]].input[1]] if rest else np.zeros(0, np.int64)
-    smoothing = made_by[made_by[product.input[0]].input[0]]  # Mul, before QuantizeLinear
-    integers, scales = _integers(rows.T, 1 / weights[smoothing.input[1]], outliers, None)
+    source = made_by[made_by[product.input[0]].input[0]]  # what QuantizeLinear reads
+    smoothed = source.output[0].endswith("_smoothed")
+    smooth = 1 / weights[source.input[1]] if smoothed else np.ones(rows.shape[1], np.float32)
+    integers, scales = _integers(rows.T, smooth, outliers, None)
     added = {product.input[1]: integers, product.input[3]: scales, product.input[6]: biases.astype(np.float32)}
     if rest:
         added[rest.input[1]] = rows.T[outliers]
@@ -178,12 +181,19 @@ def extend_head(model: onnx.ModelProto, rows: np.ndarray, biases: np.ndarray) ->
 
 
 def _outliers(size: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Indices of the channels that stay in fp32: none where the output is wider than the input, as adding to it would cost
-    more than they are worth."""
-    if shape[1] > shape[0]:
+    """Indices of the channels that stay in fp32: none where the output is as wide as the input or wider, as adding to it would
+    cost more than they are worth."""
+    if shape[1] >= shape[0]:
         return np.zeros(0, np.int64)
     largest = np.argsort(-size, kind="stable")[:MAX_OUTLIERS]
     return np.sort(largest[size[largest] > OUTLIER * np.median(size)])
+
+
+def _smoothing(size: np.ndarray, outliers: np.ndarray) -> np.ndarray:
+    """What each channel is divided by before it is quantized, and its weights multiplied by: (inputs,)."""
+    if np.delete(size, outliers).max() <= EVEN * np.median(size):
+        return np.ones(len(size), np.float32)
+    return ((size / np.exp(np.log(size).mean())) ** SMOOTHING).astype(np.float32)
 
 
 def _lookup_in_int8(rewriting: "_Rewriting", node: onnx.NodeProto, table: np.ndarray) -> None:
