@@ -36,6 +36,7 @@ from tagwright.training import predict
 
 OPSET = 21  # the first with 4-bit integers
 CALIBRATION_TEXTS, STRANGE_TEXTS = 512, 64
+SMALL = {"int8": quantization.to_int8, "q4": quantization.to_q4}
 
 
 def export_fp32(model: TaggerModel, path: Path, max_length: int) -> None:
@@ -67,30 +68,25 @@ def export_fp32(model: TaggerModel, path: Path, max_length: int) -> None:
 
 def export(model: TaggerModel, folder: Path, max_length: int, calibration: Iterable[Mapping[str, np.ndarray]],
            formats: Iterable[str] = tuple(FILES)) -> None:
-    """Write `folder/onnx/`: the model in some of FILES' formats. `calibration` are `calibration_batches`, which int8 needs.
+    """Write `folder/onnx/`: the model in some of FILES' formats. `calibration` are `calibration_batches`, which all but fp32
+    need.
 
     Raises EncoderError as `export_fp32`.
     """
-    with _exported(model, folder, max_length, formats) as graph:
-        if "int8" in formats:
-            onnx.save(quantization.to_int8(graph, quantization.calibrate(graph, calibration)), folder / FILES["int8"])
-
-
-@contextlib.contextmanager
-def _exported(model: TaggerModel, folder: Path, max_length: int, formats: Iterable[str]) -> Iterator[onnx.ModelProto]:
-    """Writes those of `formats` that follow from the network alone, and gives the fp32 graph to make the others of."""
     (folder / "onnx").mkdir(exist_ok=True)
+    small = {name: make for name, make in SMALL.items() if name in formats}
     with (tempfile.TemporaryDirectory(dir=folder) as scratch,
-          tqdm(total=len({"fp32", *formats}), desc="export", unit=" files", disable=None) as bar):
+          tqdm(total=1 + len(small), desc="export", unit=" files", disable=None) as bar):
         path = folder / FILES["fp32"] if "fp32" in formats else Path(scratch) / "model.onnx"
         export_fp32(model, path, max_length)
         bar.update()
+        if not small:
+            return
         graph = quantization.without_einsums(onnx.load(path))
-        if "q4" in formats:
-            onnx.save(quantization.to_q4(graph), folder / FILES["q4"])
+        activations = quantization.calibrate(graph, calibration)
+        for name, make in small.items():
+            onnx.save(make(graph, activations), folder / FILES[name])
             bar.update()
-        yield graph
-        bar.update("int8" in formats)
 
 
 def calibration_batches(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str],
@@ -222,11 +218,13 @@ def add_labels(folder: Path, labels: Iterable[str] | Mapping[str, str]) -> Manif
     with replacing(folder) as partial:
         shutil.copytree(folder, partial, dirs_exist_ok=True, ignore=shutil.ignore_patterns("onnx"))
         model.save_pretrained(partial)
-        with _exported(model, partial, manifest.max_length, formats):
-            if "int8" in formats:  # of which only the head changes; for the rest there are no calibration texts
-                wider = quantization.extend_head(onnx.load(folder / FILES["int8"]), tagger.new_rows,
-                                                 np.full(len(tagger.new_rows), tagger.name_head.bias))
-                onnx.save(wider, partial / FILES["int8"])
+        (partial / "onnx").mkdir()
+        if "fp32" in formats:
+            export_fp32(model, partial / FILES["fp32"], manifest.max_length)
+        biases = np.full(len(tagger.new_rows), tagger.name_head.bias)
+        for name in SMALL.keys() & formats:  # of which only the head changes: for the rest there are no calibration texts
+            onnx.save(quantization.extend_head(onnx.load(folder / FILES[name]), tagger.new_rows, biases),
+                      partial / FILES[name])
         write_bundle(partial, manifest)
         if (partial / RECORD).is_file():  # so that its stage finds the folder as it expects it, and does not run again
             record = read_record(partial, f"tagwright quantize {manifest.task}")

@@ -7,11 +7,12 @@ three ways: a part of each channel's size moves into the weights (SmoothQuant, X
 far larger than the rest stay in fp32 (LLM.int8(), Dettmers et al. 2022); and weights are rounded so that their errors cancel
 on the calibration texts (GPTQ, Frantar et al. 2023). Tables of embeddings get one scale per row.
 
-`to_q4()` gives each block of 32 weights, embeddings too, a 4-bit scale and zero point of its own, and computes in fp32.
+`to_q4()` gives each block of 32 weights, embeddings too, 4 bits a weight, a scale and a zero point, rounds the weights of
+products as above, and computes in fp32.
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,9 +22,8 @@ from onnx import helper, numpy_helper
 from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
 
 SMOOTHING = 0.75  # the power of a channel's size that moves into the weights: 0 none, 1 all
-EVEN = 3  # no smoothing where no channel is more than so many times as large as the median one: it costs a multiplication
-OUTLIER = 4  # a channel so many times as large as the median one is an outlier …
-MAX_OUTLIERS = 4  # … of which so many, the largest, stay in fp32
+OUTLIER = 3  # a channel so many times as large as the median one is an outlier …
+MAX_OUTLIERS = 8  # … of which so many, the largest, stay in fp32; where no other is left, smoothing is not worth its time
 BLOCK = 32  # weights that share a 4-bit scale
 CONTRIB = "com.microsoft"  # onnxruntime's own operators, which all its builds have
 
@@ -73,10 +73,7 @@ def to_int8(model: onnx.ModelProto, activations: dict[str, Activation]) -> onnx.
     biases = _bias_additions(graph, weights)
     absorbed = {addition.output[0] for addition in biases.values()}
     products = {node.output[0]: node for node in _products(graph)}
-    read: dict[str, Activation] = {}  # weight -> all that it multiplies: ALBERT's layers have the same weights
-    for node in products.values():
-        name, activation = node.input[1], activations[node.input[0]]
-        read[name] = read[name] | activation if name in read else activation
+    read = _read_by_weight(graph, activations)
     for node in graph.node:
         if node.output[0] in products:
             addition = biases.get(node.output[0])
@@ -134,33 +131,55 @@ def _integers(weight: np.ndarray, smooth: np.ndarray, outliers: np.ndarray,
         return np.round(smoothed / scales).astype(np.int8), scales
     integers = np.zeros(weight.shape, np.int8)
     kept = np.delete(np.arange(len(weight)), outliers)
-    integers[kept] = _rounded(smoothed[kept] / scales, (moments / np.outer(smooth, smooth))[np.ix_(kept, kept)])
+    integers[kept] = _rounded(smoothed[kept] / scales, (moments / np.outer(smooth, smooth))[np.ix_(kept, kept)],
+                              lambda row, values: np.clip(np.round(values), -127, 127))
     return integers, scales
 
 
-def _rounded(weight: np.ndarray, moments: np.ndarray) -> np.ndarray:
-    """Integers for the weight, (inputs, outputs), row by row, where each row makes up for the errors of those before it, as
-    far as its input goes together with theirs (GPTQ, Frantar et al. 2023)."""
+def _rounded(weight: np.ndarray, moments: np.ndarray, nearest: Callable[[int, np.ndarray], np.ndarray]) -> np.ndarray:
+    """The weight, (inputs, outputs), in values that can be stored, of which `nearest(row, values)` gives those next to a
+    row's: row by row, where each makes up for the errors of those before it, as far as its input goes together with theirs
+    (GPTQ, Frantar et al. 2023)."""
     damped = moments.astype(np.float64) + 0.01 * max(np.trace(moments) / len(moments), 1e-9) * np.eye(len(moments))
     carry = np.linalg.cholesky(np.linalg.inv(damped)).T  # upper triangle
-    weight, integers = weight.astype(np.float64), np.zeros(weight.shape, np.int8)
+    weight, rounded = weight.astype(np.float64), np.zeros(weight.shape)
     for start in range(0, len(weight), 64):  # the far rows get the errors of 64 at a time: one large product
         block = slice(start, start + 64)
         errors = np.zeros_like(weight[block])
         for row in range(start, min(start + 64, len(weight))):
-            integers[row] = np.clip(np.round(weight[row]), -127, 127)
-            errors[row - start] = (weight[row] - integers[row]) / carry[row, row]
+            rounded[row] = nearest(row, weight[row])
+            errors[row - start] = (weight[row] - rounded[row]) / carry[row, row]
             weight[row + 1 : block.stop] -= np.outer(carry[row, row + 1 : block.stop], errors[row - start])
         weight[block.stop :] -= carry[block, block.stop :].T @ errors
-    return integers
+    return rounded
 
 
 def extend_head(model: onnx.ModelProto, rows: np.ndarray, biases: np.ndarray) -> onnx.ModelProto:
-    """An int8 graph whose head, which makes `logits`, has more labels: `rows` (labels, hidden), `biases` (labels,)."""
+    """An int8 or a 4-bit graph whose head, which makes `logits`, has more labels: `rows` (labels, hidden), `biases`
+    (labels,)."""
     model = _copy(model)
     graph, weights = model.graph, _weights(model.graph)
     made_by = {node.output[0]: node for node in graph.node}
     last = made_by["logits"]
+    if last.op_type == "Add" and made_by[last.input[0]].op_type == "MatMulNBits":
+        product, axis = made_by[last.input[0]], 0
+        added = dict(zip(product.input[1:], _four_bits(rows.T, None), strict=True)) | {last.input[1]: biases.astype(np.float32)}
+        next(attribute for attribute in product.attribute if attribute.name == "N").i += len(rows)
+    else:
+        axis, added = -1, _rows_in_int8(made_by, last, weights, rows, biases)
+    for tensor in graph.initializer:
+        if tensor.name in added:
+            wider = np.concatenate([weights[tensor.name], added[tensor.name]], axis=axis)
+            tensor.CopyFrom(numpy_helper.from_array(wider, tensor.name))
+    for output in graph.output:
+        if output.name == "logits":
+            output.type.tensor_type.shape.dim[1].dim_value += len(rows)
+    return model
+
+
+def _rows_in_int8(made_by: dict[str, onnx.NodeProto], last: onnx.NodeProto, weights: dict[str, np.ndarray],
+                  rows: np.ndarray, biases: np.ndarray) -> dict[str, np.ndarray]:
+    """What joins each constant of an int8 head."""
     product, rest = (made_by[name] for name in last.input) if last.op_type == "Add" else (last, None)
     outliers = weights[made_by[rest.input[0]].input[1]] if rest else np.zeros(0, np.int64)
     source = made_by[made_by[product.input[0]].input[0]]  # what QuantizeLinear reads
@@ -168,16 +187,7 @@ def extend_head(model: onnx.ModelProto, rows: np.ndarray, biases: np.ndarray) ->
     smooth = 1 / weights[source.input[1]] if smoothed else np.ones(rows.shape[1], np.float32)
     integers, scales = _integers(rows.T, smooth, outliers, None)
     added = {product.input[1]: integers, product.input[3]: scales, product.input[6]: biases.astype(np.float32)}
-    if rest:
-        added[rest.input[1]] = rows.T[outliers]
-    for tensor in graph.initializer:
-        if tensor.name in added:
-            wider = np.concatenate([weights[tensor.name], added[tensor.name]], axis=-1)
-            tensor.CopyFrom(numpy_helper.from_array(wider, tensor.name))
-    for output in graph.output:
-        if output.name == "logits":
-            output.type.tensor_type.shape.dim[1].dim_value += len(rows)
-    return model
+    return added | ({rest.input[1]: rows.T[outliers]} if rest else {})
 
 
 def _outliers(size: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -191,7 +201,7 @@ def _outliers(size: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 def _smoothing(size: np.ndarray, outliers: np.ndarray) -> np.ndarray:
     """What each channel is divided by before it is quantized, and its weights multiplied by: (inputs,)."""
-    if np.delete(size, outliers).max() <= EVEN * np.median(size):
+    if np.delete(size, outliers).max() <= OUTLIER * np.median(size):
         return np.ones(len(size), np.float32)
     return ((size / np.exp(np.log(size).mean())) ** SMOOTHING).astype(np.float32)
 
@@ -208,23 +218,28 @@ def _lookup_in_int8(rewriting: "_Rewriting", node: onnx.NodeProto, table: np.nda
     rewriting.add("Mul", [f"{result}_unscaled", f"{result}_scales"], result)
 
 
-def to_q4(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The graph with the weights of its products and its tables of embeddings in 4 bits."""
+def to_q4(model: onnx.ModelProto, activations: dict[str, Activation]) -> onnx.ModelProto:
+    """The graph with the weights of its products and its tables of embeddings in 4 bits; `activations` as for `to_int8`."""
     model = _copy(model)
     weights, rewriting = _weights(model.graph), _Rewriting()
-    for node in model.graph.node:  # the quantizer below leaves Gemm, the head, as it is
-        if node.op_type != "Gemm" or node.input[1] not in weights:
+    products, read = {node.output[0] for node in _products(model.graph)}, _read_by_weight(model.graph, activations)
+    for node in model.graph.node:
+        if node.output[0] not in products:
             rewriting.nodes.append(node)
             continue
-        result = node.output[0]
-        rewriting.constant(f"{result}_weight", np.ascontiguousarray(_as_matrix(node, weights[node.input[1]])))
-        rewriting.add("MatMul", [node.input[0], f"{result}_weight"], f"{result}_product" if node.input[2:] else result)
-        if node.input[2:]:
-            rewriting.add("Add", [f"{result}_product", node.input[2]], result)
+        (source, name, *bias), result = node.input, node.output[0]
+        weight = _as_matrix(node, weights[name])
+        parts = [f"{name}_{part}" for part in ("q4", "scales", "zeros")]
+        if parts[0] not in rewriting.constants:
+            for part, values in zip(parts, _four_bits(weight, read[name].moments), strict=True):
+                rewriting.constant(part, values)
+        rewriting.add("MatMulNBits", [source, *parts], f"{result}_product" if bias else result, domain=CONTRIB,
+                      K=weight.shape[0], N=weight.shape[1], bits=4, block_size=BLOCK)
+        if bias:
+            rewriting.add("Add", [f"{result}_product", *bias], result)
     rewriting.finish(model)
     quantizer = MatMulNBitsQuantizer(model, algo_config=DefaultWeightOnlyQuantConfig(
-        block_size=BLOCK, is_symmetric=False, bits=4,
-        op_types_to_quantize=("MatMul", "Gather"), quant_axes=(("MatMul", 0), ("Gather", 1))))
+        block_size=BLOCK, is_symmetric=False, bits=4, op_types_to_quantize=("Gather",), quant_axes=(("Gather", 1),)))
     logging.disable(logging.WARNING)  # it names every node that it meets
     try:
         with np.errstate(invalid="ignore"):  # a block of zeros has the scale 0
@@ -232,6 +247,29 @@ def to_q4(model: onnx.ModelProto) -> onnx.ModelProto:
     finally:
         logging.disable(logging.NOTSET)
     return quantizer.model.model
+
+
+def _four_bits(weight: np.ndarray, moments: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A weight, (inputs, outputs), as MatMulNBits takes it: its cells, (outputs, blocks, BLOCK / 2), and its zero points,
+    (outputs, blocks / 2), two a byte, and its scales, (outputs, blocks)."""
+    inputs, outputs = weight.shape
+    blocks = -(-inputs // BLOCK)
+    padded = np.pad(weight, ((0, blocks * BLOCK - inputs), (0, 0))).reshape(blocks, BLOCK, outputs)
+    least, largest = np.minimum(padded.min(1), 0), np.maximum(padded.max(1), 0)  # (blocks, outputs)
+    scales = np.maximum((largest - least) / 15, 1e-9).astype(np.float32)
+    zeros = np.round(-least / scales)
+
+    def nearest(row: int, values: np.ndarray) -> np.ndarray:
+        scale, zero = scales[row // BLOCK], zeros[row // BLOCK]
+        return (np.clip(np.round(values / scale + zero), 0, 15) - zero) * scale
+
+    rounded = padded.copy()
+    flat = rounded.reshape(-1, outputs)
+    flat[:inputs] = weight if moments is None else _rounded(weight, moments, nearest)
+    cells = np.clip(np.round(rounded / scales[:, None] + zeros[:, None]), 0, 15).astype(np.uint8)
+    zeros = np.pad(zeros.astype(np.uint8), ((0, blocks % 2), (0, 0)))
+    return (np.ascontiguousarray((cells[:, 0::2] | cells[:, 1::2] << 4).transpose(2, 0, 1)),
+            np.ascontiguousarray(scales.T), np.ascontiguousarray((zeros[0::2] | zeros[1::2] << 4).T))
 
 
 def without_einsums(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -300,6 +338,15 @@ def _products(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
     """The nodes that multiply an activation by a weight matrix."""
     weights = {tensor.name for tensor in graph.initializer if len(tensor.dims) == 2}
     return (node for node in graph.node if node.op_type in ("MatMul", "Gemm") and node.input[1] in weights)
+
+
+def _read_by_weight(graph: onnx.GraphProto, activations: dict[str, Activation]) -> dict[str, Activation]:
+    """A weight -> all that it multiplies: ALBERT's layers have the same weights."""
+    read: dict[str, Activation] = {}
+    for node in _products(graph):
+        name, activation = node.input[1], activations[node.input[0]]
+        read[name] = read[name] | activation if name in read else activation
+    return read
 
 
 def _bias_additions(graph: onnx.GraphProto, weights: dict[str, np.ndarray]) -> dict[str, onnx.NodeProto]:

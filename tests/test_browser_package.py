@@ -197,7 +197,8 @@ def ask(browser, script: str, argument=None):
 
 
 def labels(browser, where) -> list[str]:
-    return [element.text for element in browser.find_elements(By.CSS_SELECTOR, f"#{where} .name")]
+    # in one step: the page may replace them at any moment
+    return browser.execute_script(f"return [...document.querySelectorAll('#{where} .name')].map((name) => name.innerText)")
 
 
 def type_and_wait(page, text, name="title"):
