@@ -24,6 +24,8 @@ title = "Questions of {site} → tags"
 
 [source]
 path = {file}
+attribution = "Questions and tags by the users of {site}."
+# licence = "CC BY-SA 4.0"   # the one under which the site gives its content, for the model card
 
 [input]
 fields = ["title", "description"]

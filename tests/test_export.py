@@ -53,6 +53,7 @@ def test_an_export_holds_every_item_and_goes_through_cleaning(store, tmp_path, e
     assert list(rows[0]) == ["title", "url", "description", "tags"]
     assert [tuple(row.values()) for row in rows] == [(item.title, item.url, item.body, item.tags) for item in make_items(100)]
     task = Task.load(task_file)
+    assert task.source.attribution == "Questions and tags by the users of scifi."
     record = clean(task, task.raw_path(), tmp_path / "dataset")
     assert record["rows"]["read"] == 100
     assert record["rows"]["kept"] == 100
