@@ -170,7 +170,7 @@ class SqliteJobs(JobStore):
 
     def _all(self, limit: int | None) -> list[Job]:
         with self._open() as database:
-            rows = database.execute("SELECT document FROM jobs ORDER BY created DESC LIMIT ?", (-1 if limit is None else limit,))
+            rows = database.execute("SELECT document FROM jobs ORDER BY created DESC LIMIT ?", (limit or -1,))
             return [Job(**json.loads(document)) for (document,) in rows]
 
     def _delete(self, job_id: str) -> None:
