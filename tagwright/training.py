@@ -9,7 +9,7 @@ validation micro-F1 (multiclass: accuracy) is the one kept.
 import contextlib
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 

@@ -26,7 +26,7 @@ def form_of(name: str) -> str:
 
 
 async def save(chunks: AsyncIterator[bytes], target: Path, cap: int) -> int:
-    """Write what comes, whole or not at all; returns its bytes. Raises Problem: 413 above `cap` bytes, 422 for an empty file."""
+    """Write what comes, whole or not at all; returns its bytes. Raises Problem: 413 above `cap` bytes, 422 for none."""
     target.parent.mkdir(parents=True, exist_ok=True)
     partial, size = target.with_name(f".{target.name}.partial"), 0
     try:
