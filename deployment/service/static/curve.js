@@ -16,7 +16,8 @@ export function drawCurve(place, curve, title) {
 }
 
 function chart(curve, keys, name, title) {
-  const lines = keys.map((key) => curve.filter((point) => Number.isFinite(point[key])).map((point) => [point.epoch, point[key]]));
+  const measured = (key) => curve.filter((point) => Number.isFinite(point[key]));
+  const lines = keys.map((key) => measured(key).map((point) => [point.epoch, point[key]]));
   const epochs = curve.map(({ epoch }) => epoch);
   const values = lines.flat().map(([, value]) => value);
   const [first, last] = [Math.min(...epochs), Math.max(...epochs, Math.min(...epochs) + 1)];

@@ -51,8 +51,8 @@ function badge() {
 }
 
 function button(model) {
-  const use = make("button", { type: "button", ariaLabel: `${model.refused ? "Try" : "Use"} ${model.name}` },
-    model.refused ? "Try again" : "Use");
+  const verb = model.refused ? "Try again" : "Use";
+  const use = make("button", { type: "button", ariaLabel: `${verb}: ${model.name}` }, verb);
   use.addEventListener("click", () => activate(model.name, use));
   return use;
 }
