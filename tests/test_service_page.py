@@ -684,18 +684,31 @@ def test_text_stands_out_from_its_ground(page, stand_in, base_url, scheme):
     assert paper == {"light": "rgb(246, 247, 249)", "dark": "rgb(18, 21, 27)"}[scheme]
 
 
-def test_the_page_fits_a_narrow_phone(page, stand_in, base_url):
+OVERLAPS = """
+const found = [...document.querySelectorAll("#text, #result, #examples, .column > section, header, .item")]
+  .map((part) => [part, part.getBoundingClientRect()]);
+return found.flatMap(([part, one]) => found.filter(([other, two]) => part !== other
+  && one.left < two.right && two.left < one.right && one.top < two.bottom && two.top < one.bottom
+  && !part.contains(other) && !other.contains(part)).map(([other]) => [part.id, other.id]));
+"""
+
+
+@pytest.mark.parametrize("width", [320, 700, 1280])
+def test_the_page_fits_phones_and_desktops(page, stand_in, base_url, width):
     fill(stand_in)
-    emulate(page, width=320)
+    emulate(page, width)
     load(page, base_url)
     page.find_element(By.CSS_SELECTOR, ".example").click()
     wait(page, lambda: texts(page, "#next .name") and len(texts(page, "#job-list > li")) == 6)
     page.find_element(By.CSS_SELECTOR, "summary").click()
     beyond = page.execute_script("""
-        const isBeyond = (found) => !found.closest(".spoken, .skip") && found.getBoundingClientRect().right > 320;
-        return [...document.querySelectorAll("body *")].filter(isBeyond).map((found) => found.outerHTML.slice(0, 99))""")
+        const isBeyond = (found) => !found.closest(".spoken, .skip") && found.getBoundingClientRect().right > arguments[0];
+        return [...document.querySelectorAll("body *")].filter(isBeyond).map((found) => found.outerHTML.slice(0, 99))""", width)
     assert beyond == []
-    assert page.execute_script("return [innerWidth, document.scrollingElement.scrollWidth]") == [320, 320]
+    assert page.execute_script("return [innerWidth, document.scrollingElement.scrollWidth]") == [width, width]
+    assert page.execute_script(OVERLAPS) == []
+    bars = page.execute_script("return [...document.querySelectorAll('.track')].map((track) => track.offsetWidth)")
+    assert min(bars) > 150
     assert page.execute_script("return getComputedStyle(document.documentElement).scrollBehavior") == "auto"
 
 

@@ -3,7 +3,7 @@
 import { make } from "./dom.js";
 
 const SVG = "http://www.w3.org/2000/svg";
-const [WIDTH, HEIGHT] = [320, 210];
+const [WIDTH, HEIGHT] = [260, 180];
 const FRAME = { left: 46, right: WIDTH - 12, top: 12, bottom: HEIGHT - 42 };
 const LINES = { train_loss: "training", valid_loss: "validation" };
 
