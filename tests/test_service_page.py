@@ -161,7 +161,8 @@ class StandIn:
         if progress["done"] == progress["total"]:
             finished = {"state": "succeeded", "finished": datetime.now(UTC).isoformat(), "eta_seconds": None}
             if job["kind"] == "tag":
-                finished |= {"result": f"/v1/jobs/{job['id']}/result", "counts": {"rows": 1000, "written": 998, "rejected": 2}}
+                finished |= {"result": f"/v1/jobs/{job['id']}/result",
+                             "counts": {"rows": 1000, "written": 998, "rejected": {"no text": 2}}}
             job |= finished
 
     async def result(self, request):
@@ -196,6 +197,7 @@ def server():
 
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
+        listening.listen()  # what comes before the server is up waits for it
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
         thread = threading.Thread(target=server.run, args=([listening],))
         thread.start()
@@ -360,7 +362,14 @@ def test_a_late_answer_to_an_old_text_is_thrown_away(page, stand_in):
     stand_in.delays = {"slow": 1.2}
     write(page, "slow")
     wait(page, lambda: ("POST", "/v1/tags") in stand_in.requests)
-    write(page, "quick")
+    page.execute_async_script("""
+        const [box, done] = [document.querySelector("#text textarea"), arguments[0]];
+        const type = (length) => {
+          box.value = "quick".slice(0, length);
+          box.dispatchEvent(new Event("input", { bubbles: true }));
+          setTimeout(() => length < 5 ? type(length + 1) : done(), 60);
+        };
+        type(1);""")
     wait(page, lambda: texts(page, "#given .name") == ["quick"])
     time.sleep(1.5)
     assert texts(page, "#given .name") == ["quick"]
@@ -631,6 +640,9 @@ def test_all_is_reached_by_keys_and_has_a_name(page):
     nameless = [node for node in tree if not node["ignored"] and node["role"]["value"] in controls
                 and not node.get("name", {}).get("value")]
     assert nameless == []
+    unlabelled = page.execute_script(  # a placeholder gives a name, too, but one that goes when something is typed
+        "return [...document.querySelectorAll('input, textarea')].filter((box) => !box.labels.length).map((box) => box.id)")
+    assert unlabelled == []
     wanted = page.execute_script(
         "return [...document.querySelectorAll('a, button:enabled, input, textarea, summary')]"
         ".filter((found) => found.offsetParent && (found.type !== 'radio' || found.checked))")
@@ -639,7 +651,7 @@ def test_all_is_reached_by_keys_and_has_a_name(page):
         assert page.switch_to.active_element == expected
         seen = page.execute_script("""
             const at = document.activeElement;
-            return [at, at.closest(".drop")].some((place) => place && getComputedStyle(place).outlineStyle !== "none")""")
+            return getComputedStyle(at.closest(".drop") ?? at).outlineStyle !== "none" """)
         assert seen, expected.get_attribute("outerHTML")
         ActionChains(page).send_keys(Keys.TAB).perform()
 

@@ -135,6 +135,7 @@ function title(job) {
 function facts(job) {
   const { done, total, unit } = job.progress;
   const { rows, written, rejected } = job.counts ?? {};
+  const out = typeof rejected === "object" ? Object.values(rejected).reduce((sum, n) => sum + n, 0) : rejected; // by reason
   const parts = [new Date(job.created).toLocaleString("en", { dateStyle: "medium", timeStyle: "short" })];
   if (job.state === "running") {
     parts.unshift(`${number(done)}${total ? ` of ${number(total)}` : ""} ${unit}`);
@@ -143,7 +144,7 @@ function facts(job) {
     parts.push(`took ${duration((new Date(job.finished) - new Date(job.started)) / 1000)}`);
   }
   if (!isOpen(job) && written !== undefined) {
-    parts.unshift(`${number(written)} of ${plural(rows, "row")} tagged${rejected ? `, ${number(rejected)} rejected` : ""}`);
+    parts.unshift(`${number(written)} of ${plural(rows, "row")} tagged${out ? `, ${number(out)} rejected` : ""}`);
   }
   return parts.join(" · ");
 }

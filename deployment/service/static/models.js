@@ -4,7 +4,7 @@ import { call, Fault, Unreachable } from "./api.js";
 import { announce, find, make, plural, say, size } from "./dom.js";
 
 const TIMEOUT = 300_000; // milliseconds: a model may first have to be fetched from a bucket
-const SCORES = { micro_f1: "micro-F1", accuracy: "accuracy" };
+const SCORES = { accuracy: "accuracy", micro_f1: "micro-F1" }; // of a model with both, the first
 
 let known = null; // the checksum of the active model that was shown last
 let onActive = null;

@@ -10,7 +10,7 @@ const NOTHING = "Nothing to tag yet: type or paste a text, or choose an example.
 
 let model = null; // the active one, with fields and examples
 let timer = null;
-let latest = null; // the AbortController of the newest question: answers to older ones are thrown away
+let latest = null; // the newest question's AbortController: older ones are aborted, so no late answer to them is shown
 let onOtherModel = null;
 
 /** `otherModel` is called when an answer comes from another model than the one shown. */
@@ -53,7 +53,6 @@ async function tag() {
   try {
     const json = { texts: [fields], top: NEXT_BEST };
     const answer = await call("v1/tags", { method: "POST", json, signal: question.signal });
-    if (question.signal.aborted) return;
     const { tags, next } = answer.results[0];
     draw(tags, next);
     say(find("text-error"), "");
