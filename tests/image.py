@@ -168,8 +168,9 @@ class Container:
         while not (children := psutil.Process(self.process.pid).children()):
             time.sleep(0.05)
         environment = [f"{key}={value}" for key, value in self.stage.environment.items()]
-        return subprocess.run(["nsenter", "--target", str(children[0].pid), "--mount", "--net", "--pid", "--root", "--wd", *self.user,
-                               "env", "-i", *environment, *command], capture_output=True, text=True, timeout=60)
+        enter = ["nsenter", "--target", str(children[0].pid), "--mount", "--net", "--pid", "--root", "--wd"]
+        return subprocess.run([*enter, *self.user, "env", "-i", *environment, *command], capture_output=True, text=True,
+                              timeout=60)
 
     def wait_until_healthy(self, seconds: float = 60) -> None:
         end = time.monotonic() + seconds
@@ -180,24 +181,26 @@ class Container:
 
 
 @contextmanager
-def container(stage: Stage, folder: Path, command: list[str], tmpfs: list[str], environment: dict[str, str] | None = None):
+def container(stage: Stage, folder: Path, command: list[str], tmpfs: list[str], shown: dict[str, Path]):
     """The stage, started as with `docker run --read-only --cap-drop ALL --security-opt no-new-privileges`: its root can't be
-    written, its VOLUME is a new one, and nothing but its own loopback can be reached."""
+    written, its VOLUME is a new one, at the paths of `shown` are folders of this machine that can be read, and nothing but its
+    own loopback can be reached."""
     merged, volume, work, log = (folder / f"container{suffix}" for suffix in ("", ".volume", ".work", ".log"))
     for path in (merged, volume, work):
         path.mkdir()
     user = stage.settings["USER"]
     drop = ["setpriv", "--reuid", user, "--regid", user, "--clear-groups", "--no-new-privs", "--bounding-set=-all",
             "--inh-caps=-all"]
-    stage.environment |= environment or {}
     script = (f'{MOUNT} && ip link set lo up && cp -a "$MERGED$DATA/." "$VOLUME" && '
-              'chown --reference="$MERGED$DATA" "$VOLUME" && mount -o remount,ro "$MERGED" && '
+              'chown --reference="$MERGED$DATA" "$VOLUME" && for place in $SHOWN; do mkdir -p "$MERGED${place%%=*}" && '
+              'mount --bind -o ro "${place#*=}" "$MERGED${place%%=*}"; done && mount -o remount,ro "$MERGED" && '
               'mount --bind "$VOLUME" "$MERGED$DATA" && '
               'for place in $TMPFS; do mount -t tmpfs -o mode=1777 tmpfs "$MERGED$place"; done && '
               'mount --bind /dev "$MERGED/dev" && mount -t proc proc "$MERGED/proc" && '
               'mount -t tmpfs tmpfs "$MERGED$PROJECT" && exec chroot "$MERGED" env -i -C "$WORKDIR" "$0" "$@"')
     places = {"UPPER": str(stage.upper), "WORK": str(work), "MERGED": str(merged), "DATA": stage.settings["VOLUME"],
               "VOLUME": str(volume), "TMPFS": " ".join(tmpfs), "WORKDIR": stage.settings["WORKDIR"],
+              "SHOWN": " ".join(f"{place}={path}" for place, path in shown.items()),
               "PROJECT": str(Path(__file__).resolve().parent.parent)}
     with log.open("w") as output:
         process = subprocess.Popen(
