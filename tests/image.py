@@ -204,11 +204,12 @@ def container(stage: Stage, folder: Path, command: list[str], tmpfs: list[str], 
               "PROJECT": str(Path(__file__).resolve().parent.parent)}
     with log.open("w") as output:
         process = subprocess.Popen(
-            ["unshare", "--mount", "--pid", "--net", "--fork", "--kill-child", "sh", "-ec", script,
+            ["unshare", "--mount", "--pid", "--net", "--fork", "sh", "-ec", script,
              *(f"{key}={value}" for key, value in stage.environment.items()), *drop, *stage.words("ENTRYPOINT"), *command],
             env=os.environ | places, stdout=output, stderr=subprocess.STDOUT)
         try:
             yield Container(stage, process, log, drop)
         finally:
-            process.kill()
+            for first in psutil.Process(process.pid).children():  # with it go all of its namespace
+                first.kill()
             process.wait(30)
