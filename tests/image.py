@@ -158,30 +158,38 @@ class Builder:
 
 
 class Container:
-    """A running stage: nsenter runs commands in it."""
+    """A running stage. Further commands run beside its first process, as its user and with its environment."""
 
-    def __init__(self, stage: Stage, process: subprocess.Popen, log: Path, user: list[str]):
-        self.stage, self.process, self.log, self.user = stage, process, log, user
+    def __init__(self, process: subprocess.Popen, log: Path, user: list[str], environment: list[str], check: list[str]):
+        self.process, self.log, self.user, self.environment, self.check = process, log, user, environment, check
 
-    def run(self, command: list[str]) -> subprocess.CompletedProcess:
-        """Run a command beside the first process, as its user and with its environment."""
-        while not (children := psutil.Process(self.process.pid).children()):
-            time.sleep(0.05)
-        environment = [f"{key}={value}" for key, value in self.stage.environment.items()]
-        enter = ["nsenter", "--target", str(children[0].pid), "--mount", "--net", "--pid", "--root", "--wd"]
-        return subprocess.run([*enter, *self.user, "env", "-i", *environment, *command], capture_output=True, text=True,
-                              timeout=60)
+    def run(self, *command: str) -> subprocess.CompletedProcess:
+        return subprocess.run([*self._beside(), *command], capture_output=True, text=True, timeout=90)
 
-    def wait_until_healthy(self, seconds: float = 60) -> None:
-        end = time.monotonic() + seconds
-        while self.run(self.stage.words("HEALTHCHECK")).returncode:
+    def start(self, *command: str) -> None:
+        """Start a program that ends with the container."""
+        with self.log.open("a") as log:
+            subprocess.Popen([*self._beside(), *command], stdout=log, stderr=subprocess.STDOUT)
+
+    def _beside(self) -> list[str]:
+        children = []
+        while not children:
             assert self.process.poll() is None, self.log.read_text()
-            assert time.monotonic() < end, self.log.read_text()
+            children = psutil.Process(self.process.pid).children()
+        enter = ["nsenter", "--target", str(children[0].pid), "--mount", "--net", "--pid", "--root", "--wd"]
+        return [*enter, *self.user, "env", "-i", *self.environment]
+
+    def wait_until_healthy(self, seconds: float = 60, check: list[str] | None = None) -> None:
+        """Wait until the stage's HEALTHCHECK, or `check`, succeeds."""
+        end = time.monotonic() + seconds
+        while (done := self.run(*(check or self.check))).returncode:
+            assert time.monotonic() < end, done.stderr + self.log.read_text()
             time.sleep(1)
 
 
 @contextmanager
-def container(stage: Stage, folder: Path, command: list[str], tmpfs: list[str], shown: dict[str, Path]):
+def container(stage: Stage, folder: Path, command: list[str], tmpfs: list[str], shown: dict[str, Path],
+              environment: dict[str, str]):
     """The stage, started as with `docker run --read-only --cap-drop ALL --security-opt no-new-privileges`: its root can't be
     written, its VOLUME is a new one, at the paths of `shown` are folders of this machine that can be read, and nothing but its
     own loopback can be reached."""
@@ -198,18 +206,20 @@ def container(stage: Stage, folder: Path, command: list[str], tmpfs: list[str], 
               'for place in $TMPFS; do mount -t tmpfs -o mode=1777 tmpfs "$MERGED$place"; done && '
               'mount --bind /dev "$MERGED/dev" && mount -t proc proc "$MERGED/proc" && '
               'mount -t tmpfs tmpfs "$MERGED$PROJECT" && exec chroot "$MERGED" env -i -C "$WORKDIR" "$0" "$@"')
+    variables = [f"{key}={value}" for key, value in (stage.environment | environment).items()]
     places = {"UPPER": str(stage.upper), "WORK": str(work), "MERGED": str(merged), "DATA": stage.settings["VOLUME"],
               "VOLUME": str(volume), "TMPFS": " ".join(tmpfs), "WORKDIR": stage.settings["WORKDIR"],
               "SHOWN": " ".join(f"{place}={path}" for place, path in shown.items()),
               "PROJECT": str(Path(__file__).resolve().parent.parent)}
-    with log.open("w") as output:
+    with log.open("a") as output:
         process = subprocess.Popen(
-            ["unshare", "--mount", "--pid", "--net", "--fork", "sh", "-ec", script,
-             *(f"{key}={value}" for key, value in stage.environment.items()), *drop, *stage.words("ENTRYPOINT"), *command],
+            ["unshare", "--mount", "--pid", "--net", "--fork", "sh", "-ec", script, *variables, *drop,
+             *stage.words("ENTRYPOINT"), *command],
             env=os.environ | places, stdout=output, stderr=subprocess.STDOUT)
         try:
-            yield Container(stage, process, log, drop)
+            yield Container(process, log, drop, variables, stage.words("HEALTHCHECK"))
         finally:
-            for first in psutil.Process(process.pid).children():  # with it go all of its namespace
-                first.kill()
-            process.wait(30)
+            if process.poll() is None:
+                for first in psutil.Process(process.pid).children():  # with it go all of its namespace
+                    first.kill()
+                process.wait(30)

@@ -171,22 +171,30 @@ def model(demo_run, tmp_path_factory):
     return folder
 
 
-@whole
-def test_the_image_serves_as_compose_starts_it(api_image, model, tmp_path):
+@pytest.fixture
+def service(api_image, model, tmp_path):
+    """The image's container, started as compose starts the API."""
     api = COMPOSE["services"]["api"]
     assert api["read_only"]
-    with image.container(api_image, tmp_path, api["command"], [place.partition(":")[0] for place in api["tmpfs"]],
-                         {"/model": model}) as container:
+    tmpfs = [place.partition(":")[0] for place in api["tmpfs"]]
+    redis = {"TAGWRIGHT_REDIS": "redis://127.0.0.1:6379/0"}
+    with image.container(api_image, tmp_path, api["command"], tmpfs, {"/model": model}, redis) as container:
         container.wait_until_healthy()
-        ask = "import httpx, sys; answer = httpx.{}; print(answer.text); sys.exit(answer.status_code != 200)"
-        ready = container.run(["python", "-c", ask.format("get('http://127.0.0.1:8000/readyz')")])
-        assert ready.returncode == 0, ready.stdout + container.log.read_text()
-        call = "post('http://127.0.0.1:8000/v1/tags', json={'text': {'title': 'Which Dune book explains the spice?'}})"
-        tagged = container.run(["python", "-c", ask.format(call)])
-        assert tagged.returncode == 0, tagged.stdout + tagged.stderr
-        assert json.loads(tagged.stdout)["results"][0]["tags"][0]["label"] == "dune"
-        assert container.run(["touch", "/app/service/api.py"]).returncode
-        assert container.run(["python", "-c", "import torch"]).returncode
+        yield container
+
+
+@whole
+def test_the_image_serves_as_compose_starts_it(service):
+    """Redis is away: texts are tagged all the same."""
+    ask = "import httpx, sys; answer = httpx.{}; print(answer.text); sys.exit(answer.status_code != 200)"
+    ready = service.run("python", "-c", ask.format("get('http://127.0.0.1:8000/readyz')"))
+    assert ready.returncode == 0, ready.stdout + service.log.read_text()
+    call = "post('http://127.0.0.1:8000/v1/tags', json={'text': {'title': 'Which Dune book explains the spice?'}})"
+    tagged = service.run("python", "-c", ask.format(call))
+    assert tagged.returncode == 0, tagged.stdout + tagged.stderr
+    assert json.loads(tagged.stdout)["results"][0]["tags"][0]["label"] == "dune"
+    assert service.run("touch", "/app/service/api.py").returncode
+    assert service.run("python", "-c", "import torch").returncode
 
 
 JOB = """
@@ -205,13 +213,13 @@ sys.exit(client.get(job["result"]).raise_for_status().text.count("dune") < 50)
 
 
 @whole
-def test_the_image_tags_a_file_by_a_worker(api_image, model, tmp_path):
-    """API and worker in one container, as on one machine without Redis."""
-    command = ["all", "--port", "8000", "--model", "/model"]
-    with image.container(api_image, tmp_path, command, ["/tmp"], {"/model": model}) as container:
-        container.wait_until_healthy()
-        done = container.run(["python", "-c", JOB])
-        assert done.returncode == 0, done.stdout + done.stderr + container.log.read_text()
+@pytest.mark.skipif(not shutil.which("redis-server"), reason="needs redis-server")
+def test_the_image_tags_a_file_as_a_worker_behind_redis(service):
+    service.start("redis-server", "--dir", "/tmp")
+    service.start("python", "-m", "service", "worker")
+    service.wait_until_healthy(check=["python", "-m", "service.health", "worker"])
+    done = service.run("python", "-c", JOB)
+    assert done.returncode == 0, done.stdout + done.stderr + service.log.read_text()
 
 
 # --- compose and continuous integration -----------------------------------------------------------------------------
