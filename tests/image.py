@@ -12,7 +12,6 @@ import sys
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from fnmatch import fnmatch
 from pathlib import Path
 
 import psutil
@@ -21,12 +20,15 @@ SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 MOUNT = 'mount -t overlay overlay -o "lowerdir=/,upperdir=$UPPER,workdir=$WORK" "$MERGED"'
 
 
-def allowed() -> bool:
-    """Whether this process may mount overlays and make namespaces."""
+def allowed(folder: Path) -> bool:
+    """Whether this process may make namespaces, and mount overlays that lie in `folder`."""
     if not shutil.which("unshare"):
         return False
-    probe = ["unshare", "--mount", "--pid", "--net", "--fork", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
-    return subprocess.run(probe, capture_output=True).returncode == 0
+    places = {name.upper(): str(folder / name) for name in ("upper", "work", "merged")}
+    for place in places.values():
+        Path(place).mkdir()
+    probe = ["unshare", "--mount", "--pid", "--net", "--fork", "sh", "-c", MOUNT]
+    return subprocess.run(probe, env=os.environ | places, capture_output=True).returncode == 0
 
 
 @dataclass
@@ -72,10 +74,8 @@ def context(root: Path) -> list[Path]:
 def _ignored(file: Path, patterns: list[str]) -> bool:
     ignored = False
     for pattern in patterns:
-        wanted = pattern.removeprefix("!").removeprefix("**/")
-        anywhere = "**/" in pattern
-        if any(fnmatch(path.name if anywhere else str(path), wanted) and (anywhere or path.parts[1:] == () or "/" in wanted)
-               for path in (file, *file.parents)):
+        form = re.escape(pattern.removeprefix("!")).replace(r"\*\*/", "(.*/)?").replace(r"\*", "[^/]*")
+        if any(re.fullmatch(form, str(path)) for path in (file, *file.parents)):
             ignored = not pattern.startswith("!")
     return ignored
 
