@@ -20,7 +20,7 @@ from tagwright.decisions import decide
 from tagwright.errors import TagwrightError
 
 STATIC = Path(__file__).parent / "static"
-MAX_TEXTS, MAX_NEXT, MAX_FIELDS = 256, 50, 32
+MAX_TEXTS, MAX_NEXT = 256, 50
 Text = str | dict[str, str]
 
 
@@ -100,9 +100,14 @@ router = APIRouter()
 async def tags(request: Request, body: TagsRequest) -> TagsAnswer:
     """Tag one text, or up to 256, at once."""
     texts = [body.text] if body.texts is None else body.texts
-    _check(texts, request)
-    model, scores = await request.app.state.batcher.scores(texts)
-    request.app.state.metrics.texts.inc(len(texts))
+    state = request.app.state
+    fields = (state.registry.cached or await _active(request)).tagger.manifest.fields
+    _check(texts, fields, state.settings.max_text)
+    try:
+        model, scores = await state.batcher.scores(texts)
+    except TagwrightError as error:  # another model, with other fields, has become the active one meanwhile
+        raise Problem(422, str(error)) from None
+    state.metrics.texts.inc(len(texts))
     manifest = model.tagger.manifest
     given = decide(scores, model.tagger.thresholds, manifest.kind)
     results = []
@@ -115,12 +120,10 @@ async def tags(request: Request, body: TagsRequest) -> TagsAnswer:
     return TagsAnswer(model=Identity(**model.identity), results=results)
 
 
-def _check(texts: list[Text], request: Request) -> None:
-    fields = model.tagger.manifest.fields if (model := request.app.state.registry.cached) else []
-    longest = request.app.state.settings.max_text
+def _check(texts: list[Text], fields: list[str], longest: int) -> None:
     for number, text in enumerate(texts):
         where = f"texts.{number}"
-        if isinstance(text, dict) and (unknown := [field for field in text if field not in fields]) and fields:
+        if isinstance(text, dict) and (unknown := [field for field in text if field not in fields]):
             raise Problem(422, f"{where}: the model has no field {unknown[0][:100]!r}; it has {', '.join(fields)}")
         if (length := len(text) if isinstance(text, str) else sum(map(len, text.values()))) > longest:
             raise Problem(413, f"{where} has {length:,} characters; at most {longest:,} are taken")

@@ -48,17 +48,21 @@ class Batcher:
             batch = [self.waiting.popleft()]
             while self.waiting and sum(len(entry.texts) for entry in batch) < MAX_BATCH:
                 batch.append(self.waiting.popleft())
-            batch = [entry for entry in batch if not entry.done.cancelled()]
-            try:
-                model, scores = await asyncio.get_running_loop().run_in_executor(self.thread, self._score, batch)
-            except Exception as error:  # noqa: BLE001 - raised again in each of the requests
+            await self._answer([entry for entry in batch if not entry.done.cancelled()])
+
+    async def _answer(self, batch: list[_Waiting]) -> None:
+        try:
+            model, scores = await asyncio.get_running_loop().run_in_executor(self.thread, self._score, batch)
+        except Exception as error:  # noqa: BLE001 - raised again in the request that it belongs to
+            if len(batch) > 1:  # the others' texts may be fine
                 for entry in batch:
-                    if not entry.done.cancelled():
-                        entry.done.set_exception(error)
-                continue
-            for entry, part in zip(batch, np.split(scores, np.cumsum([len(entry.texts) for entry in batch])[:-1]), strict=True):
-                if not entry.done.cancelled():
-                    entry.done.set_result((model, part))
+                    await self._answer([entry])
+            elif batch and not batch[0].done.cancelled():
+                batch[0].done.set_exception(error)
+            return
+        for entry, part in zip(batch, np.split(scores, np.cumsum([len(entry.texts) for entry in batch])[:-1]), strict=True):
+            if not entry.done.cancelled():
+                entry.done.set_result((model, part))
 
     def _score(self, batch: list[_Waiting]) -> tuple[Model, np.ndarray]:
         texts = [text for entry in batch for text in entry.texts]

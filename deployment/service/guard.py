@@ -2,6 +2,7 @@
 
 import ipaddress
 import secrets
+import time
 from urllib.parse import urlsplit
 
 from fastapi import Request
@@ -14,6 +15,7 @@ from service.problems import Problem, answer
 
 MAX_JSON = 8_000_000  # bytes: 256 texts of 20,000 characters, escaped, are less in all but the oddest scripts
 FORM_OVERHEAD = 1_000_000  # bytes of an upload that are not its file
+DRAINED = 64_000_000  # bytes of a body too large that are read and dropped: who still sends does not read the answer
 HEADERS = [
     (b"content-security-policy", b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
                                  b"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
@@ -46,7 +48,7 @@ def limited(kind: str):
         client = request.client.host if request.client else ""
         limiter: MovingWindowRateLimiter = request.app.state.limiter
         if limit.amount and not limiter.hit(limit, kind, client):
-            wait = max(1, round(limiter.get_window_stats(limit, kind, client).reset_time - limiter.storage.now()))
+            wait = max(1, round(limiter.get_window_stats(limit, kind, client).reset_time - time.time()))
             raise Problem(429, f"too many requests from {client}: {limit}; try again in {wait} s", retry_after=wait)
 
     return check
@@ -106,6 +108,11 @@ class Caps:
                 raise _TooLarge
             await self.app(scope, counted, headed)
         except _TooLarge:
+            while seen < cap + DRAINED:
+                message = await receive()
+                seen += len(message.get("body", b""))
+                if message["type"] == "http.disconnect" or not message.get("more_body"):
+                    break
             if not started:
                 reply = answer(413, f"the body has more than {cap:,} bytes", scope["path"], {"Connection": "close"})
                 await reply(scope, receive, headed)

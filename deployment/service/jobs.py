@@ -81,7 +81,7 @@ class JobStore:
     def get(self, job_id: str) -> Job | None:
         return self._read(job_id)
 
-    def list(self, limit: int = 100) -> list[Job]:
+    def newest(self, limit: int = 100) -> list[Job]:
         """The newest first."""
         return self._all(limit)
 

@@ -87,7 +87,7 @@ def router(settings: Settings) -> APIRouter:
     async def tag(request: Request, response: Response) -> JobAnswer:
         """Tag the rows of a file: CSV, TSV, JSON Lines, parquet, or plain text with a text a line."""
         with available():
-            await run_in_threadpool(store.list, 1)  # no upload is taken that cannot be kept
+            await run_in_threadpool(store.newest, 1)  # no upload is taken that cannot be kept
         job_id = new_id()
         folder = folder_of(settings, job_id)
         try:
@@ -113,7 +113,7 @@ def router(settings: Settings) -> APIRouter:
     async def train(request: Request, response: Response) -> JobAnswer:
         """Train a model of a task file and its rows; it goes live if it beats the active one on the same test rows."""
         with available():
-            await run_in_threadpool(store.list, 1)
+            await run_in_threadpool(store.newest, 1)
         job_id = new_id()
         folder = folder_of(settings, job_id)
         try:
@@ -147,7 +147,7 @@ def router(settings: Settings) -> APIRouter:
     def listed() -> JobsAnswer:
         """The newest 100 jobs."""
         with available():
-            return JobsAnswer(jobs=[shown(job) for job in store.list()])
+            return JobsAnswer(jobs=[shown(job) for job in store.newest()])
 
     @routes.get("/{job_id}", responses=described(404, 503))
     def one(job_id: str) -> JobAnswer:
