@@ -12,7 +12,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 TORCH := $(shell sed -n 's/^torch==/torch==/p' requirements.txt)
 BIN := .venv/bin
 
-.PHONY: help setup demo serve space browser test system lint notebooks bench bench-quality bench-ablation bench-compression bench-tagging bench-new-labels bench-profile bench-gpu bench-collect standin clean
+.PHONY: help setup demo serve gradio space browser test system lint notebooks bench bench-quality bench-ablation bench-compression bench-tagging bench-new-labels bench-profile bench-gpu bench-collect standin clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -39,9 +39,12 @@ ifeq ($(SOURCE),api)
 	@$(BIN)/tagwright export $(SITE)
 endif
 	$(BIN)/tagwright demo $(TASK)
-	@if [ "$(SERVE)" != 0 ]; then $(MAKE) --no-print-directory serve; fi
+	@if [ "$(SERVE)" != 0 ]; then $(MAKE) --no-print-directory gradio; fi
 
-serve: setup  ## serve the Gradio page for TASK's model
+serve: setup  ## serve TASK's model: page, API and jobs, complete on this machine
+	PYTHONPATH=deployment $(BIN)/python -m service all --model "$$($(BIN)/tagwright where $(TASK))"
+
+gradio: setup  ## serve the Gradio page for TASK's model
 	$(BIN)/python deployment/gradio/app.py --model "$$($(BIN)/tagwright where $(TASK))"
 
 space: setup  ## put a complete Hugging Face Space for TASK's model together in build/space

@@ -20,7 +20,7 @@ import os
 import shutil
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,9 +69,11 @@ class Chunk:
     rejected: list[dict]
 
 
-def tag_file(model: Path, path: Path, out: Path, text: str | None = None) -> dict:
+def tag_file(model: Path, path: Path, out: Path, text: str | None = None,
+             progress: Callable[[int, int | None], None] = lambda done, total: None) -> dict:
     """Tag the rows of `path` (csv, tsv, jsonl, parquet, or txt: one text a line) with a model folder into `out` (parquet, csv
-    or jsonl). The text is the model's fields, from the columns of these names, or the column `text` alone.
+    or jsonl). The text is the model's fields, from the columns of these names, or the column `text` alone. `progress` is told
+    after each chunk how many rows are done, of how many if that is known; what it raises ends the run, to be resumed.
 
     Returns counts: `rows` read, `written`, `rejected` (reason -> rows), `resumed` (rows that an earlier run had tagged); and
     `fields_missing` and `seconds`. Raises TagwrightError where a file cannot be read or written, is of no known form, lacks
@@ -93,7 +95,7 @@ def tag_file(model: Path, path: Path, out: Path, text: str | None = None) -> dic
     parts = out.with_name(f".{out.name}.parts")
     with alone(parts, "tagwright tag"), full_disk_named(out):
         _begin(parts, job)
-        counts = _tag_chunks(tagger, source, read_chunks(source, reading), own, parts)
+        counts = _tag_chunks(tagger, source, read_chunks(source, reading), own, parts, progress)
         if _state(path) != state:
             raise TagwrightError(f"{path}: changed while it was read; run the same command again")
         _join(source, parts, counts.pop("chunks"), own, out)
@@ -161,7 +163,8 @@ def _begin(parts: Path, job: dict) -> None:
     write_json(record, job)
 
 
-def _tag_chunks(tagger: Tagger, source: Source, chunks: Iterator[Chunk], own: dict, parts: Path) -> dict:
+def _tag_chunks(tagger: Tagger, source: Source, chunks: Iterator[Chunk], own: dict, parts: Path,
+                progress: Callable[[int, int | None], None]) -> dict:
     """Tag the chunks that are not there yet, on all cores; the rejected rows are written anew by every run."""
     counts = {"rows": 0, "written": 0, "rejected": Counter(), "resumed": 0, "chunks": 0}
     there = min(source.rows, CHUNK_ROWS * len(list(parts.glob("*.parquet"))))  # not counted into the bar's rate
@@ -182,8 +185,10 @@ def _tag_chunks(tagger: Tagger, source: Source, chunks: Iterator[Chunk], own: di
                 running.append((pool.submit(_tag_chunk, tagger, chunk, own, part), chunk.rows))
                 if len(running) > 2 * cores():  # bounds the memory: reading is quicker than tagging
                     _await(running, bar)
+                    progress(int(bar.n), source.rows)
             while running:
                 _await(running, bar)
+                progress(int(bar.n), source.rows)
         finally:
             pool.shutdown(cancel_futures=True)
     return counts

@@ -159,6 +159,33 @@ class Bucket:
         with _s3_errors(f"{self.place}: the model is published, but older files could not be removed"):
             self._remove_old({*manifest.files.values(), *former})
 
+    def folders(self) -> list[str]:
+        """The names right below the prefix that are prefixes of others."""
+        with _s3_errors(self.place):
+            pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self.prefix, Delimiter="/")
+            found = [entry["Prefix"] for page in pages for entry in page.get("CommonPrefixes", [])]
+        return sorted(prefix.removeprefix(self.prefix).strip("/") for prefix in found)
+
+    def get(self, name: str) -> bytes | None:
+        """A small object below the prefix, None where it is not there."""
+        with _s3_errors(f"{self.place}/{name}"):
+            try:
+                reply = self.s3.get_object(Bucket=self.bucket, Key=self.prefix + name)
+            except self.s3.exceptions.NoSuchKey:
+                return None
+            _check_size(reply["ContentLength"], f"{self.place}/{name}")
+            return reply["Body"].read()
+
+    def put(self, name: str, content: bytes) -> None:
+        """Write a small JSON object below the prefix, at once."""
+        with _s3_errors(f"{self.place}/{name}"):
+            self.s3.put_object(Bucket=self.bucket, Key=self.prefix + name, Body=content, ContentType="application/json")
+
+    def size(self, name: str) -> int:
+        """An object's size in bytes."""
+        with _s3_errors(f"{self.place}/{name}", f"{self.place}/{name}: missing"):
+            return self.s3.head_object(Bucket=self.bucket, Key=self.prefix + name)["ContentLength"]
+
     def _former(self) -> set[str]:
         """The checksums of the version that is there now."""
         with _s3_errors(self.place):

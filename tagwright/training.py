@@ -9,7 +9,7 @@ validation micro-F1 (multiclass: accuracy) is the one kept.
 import contextlib
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -99,7 +99,8 @@ def peak_rates(recipe: Training, groups: int) -> list[float]:
     return [*(recipe.encoder_lr * recipe.layer_decay**depth for depth in range(groups - 2, -1, -1)), recipe.head_lr]
 
 
-def train(task: Task, data_dir: Path, out_dir: Path, force: bool = False, bar: bool = True, resume: bool = False) -> dict:
+def train(task: Task, data_dir: Path, out_dir: Path, force: bool = False, bar: bool = True, resume: bool = False,
+          callbacks: Sequence[Callback] = ()) -> dict:
     """The training stage: fine-tune on a cleaned data set, choose the threshold(s) on its validation rows, write the model
     folder (`model.safetensors`, `config.json`, `tokenizer.json`, `tagwright.json`, `README.md`); returns the run record.
 
@@ -129,7 +130,7 @@ def train(task: Task, data_dir: Path, out_dir: Path, force: bool = False, bar: b
         size = sum(value.nbytes for value in learner.model.state_dict().values())
         stage.need_space(10 * size + 10_000_000)  # a checkpoint is up to five times the weights; there are two for a moment
         started = time.time()
-        history = fit(task, learner, [checkpoint], checkpoint.runs, checkpoint.epochs)
+        history = fit(task, learner, [checkpoint, *callbacks], checkpoint.runs, checkpoint.epochs)
         seconds = time.time() - started
         if not is_first():
             return stage.record

@@ -1,0 +1,272 @@
+"""/v1/jobs: tagging of files and training, done by the workers."""
+
+import json
+import shutil
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import FileResponse
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import UploadFile
+from starlette.requests import ClientDisconnect
+
+from service import guard, uploads
+from service.jobs import Job, JobStore, Unavailable, folder_of, new_id, open_store
+from service.problems import Problem, described
+from service.settings import Settings
+from service.worker import ring
+from tagwright.errors import TagwrightError
+from tagwright.task import Task
+
+CHUNK = 1 << 20  # bytes
+MAX_TASK = 100_000  # bytes of a task file
+
+
+class Progress(BaseModel):
+    done: int
+    total: int | None
+    unit: str
+
+
+class JobAnswer(BaseModel):
+    id: str
+    kind: str
+    name: str
+    state: str
+    created: str
+    started: str | None
+    finished: str | None
+    progress: Progress
+    eta_seconds: float | None
+    message: str | None
+    error: str | None
+    result: str | None
+    model: str | None
+    curve: list[dict[str, Any]]
+    counts: dict[str, Any]
+
+
+class JobsAnswer(BaseModel):
+    jobs: list[JobAnswer]
+
+
+class UrlRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    url: str = Field(max_length=2000)
+    text: str | None = Field(None, max_length=200)
+
+
+class TrainSettings(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    epochs: int | None = Field(None, ge=1, le=50)
+    seed: int | None = Field(None, ge=0, lt=2**31)
+
+
+class TrainRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    task: str = Field(pattern=r"^[a-z0-9_-]{1,64}$")
+    settings: TrainSettings = TrainSettings()
+
+
+def router(settings: Settings) -> APIRouter:
+    routes = APIRouter(prefix="/v1/jobs")
+    store: JobStore = open_store(settings)
+
+    def accept(kind: str, name: str, arguments: dict, job_id: str, response: Response) -> JobAnswer:
+        with available():
+            job = store.add(kind, name[:200], arguments, job_id)
+        ring(settings, job.id)  # should the message be lost, the workers' watch finds the job
+        response.headers["Location"] = f"/v1/jobs/{job.id}"
+        return shown(job)
+
+    @routes.post("/tag", status_code=202, dependencies=[Depends(guard.limited("jobs"))],
+                 responses=described(403, 413, 415, 422, 429, 503), openapi_extra=BODIES["tag"])
+    async def tag(request: Request, response: Response) -> JobAnswer:
+        """Tag the rows of a file: CSV, TSV, JSON Lines, parquet, or plain text with a text a line."""
+        with available():
+            await run_in_threadpool(store.newest, 1)  # no upload is taken that cannot be kept
+        job_id = new_id()
+        folder = folder_of(settings, job_id)
+        try:
+            if is_json(request):
+                wanted = await parsed(request, UrlRequest)
+                ending = uploads.form_of(wanted.url.partition("?")[0])
+                await uploads.fetch(wanted.url, folder / f"input{ending}", settings)
+                name, text = wanted.url.rpartition("/")[2], wanted.text
+            else:
+                async with form_of(request) as form:
+                    file, text = form.get("file"), form.get("text") or None
+                    if not isinstance(file, UploadFile) or not (text is None or isinstance(text, str)):
+                        raise Problem(422, "the form needs a file in its field `file`, and may name a column in `text`")
+                    name, ending = file.filename or "", uploads.form_of(file.filename or "")
+                    await uploads.save(pieces(file), folder / f"input{ending}", settings.max_upload)
+            return await run_in_threadpool(accept, "tag", name, {"file": f"input{ending}", "text": text}, job_id, response)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+    @routes.post("/train", status_code=202, dependencies=[Depends(guard.privileged), Depends(guard.limited("jobs"))],
+                 responses=described(401, 403, 413, 415, 422, 429, 503), openapi_extra=BODIES["train"])
+    async def train(request: Request, response: Response) -> JobAnswer:
+        """Train a model of a task file and its rows; it goes live if it beats the active one on the same test rows."""
+        with available():
+            await run_in_threadpool(store.newest, 1)
+        job_id = new_id()
+        folder = folder_of(settings, job_id)
+        try:
+            if is_json(request):
+                wanted = await parsed(request, TrainRequest)
+                try:
+                    task = Task.load(wanted.task)
+                except TagwrightError as error:
+                    raise Problem(422, str(error)) from None
+                arguments = {"task": wanted.task, "settings": wanted.settings.model_dump(exclude_none=True)}
+            else:
+                async with form_of(request) as form:
+                    task_file, data = form.get("task"), form.get("data")
+                    if not isinstance(task_file, UploadFile) or not isinstance(data, UploadFile):
+                        raise Problem(422, "the form needs a task file in `task` and its rows in `data`")
+                    ending = uploads.form_of(data.filename or "")
+                    await uploads.save(pieces(task_file), folder / "task.toml", MAX_TASK)
+                    await uploads.save(pieces(data), folder / f"rows{ending}", settings.max_upload)
+                    try:
+                        task = Task.load(folder / "task.toml")
+                        given = TrainSettings.model_validate_json(form.get("settings") or "{}")
+                    except (TagwrightError, ValidationError, TypeError) as error:
+                        raise Problem(422, str(error).replace(f"{folder}/", "")) from None
+                arguments = {"task": "task.toml", "rows": f"rows{ending}", "settings": given.model_dump(exclude_none=True)}
+            return await run_in_threadpool(accept, "train", task.name, arguments, job_id, response)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+    @routes.get("", responses=described(503))
+    def listed() -> JobsAnswer:
+        """The newest 100 jobs."""
+        with available():
+            return JobsAnswer(jobs=[shown(job) for job in store.newest()])
+
+    @routes.get("/{job_id}", responses=described(404, 503))
+    def one(job_id: str) -> JobAnswer:
+        """How far a job is, and how it ended."""
+        return shown(found(job_id))
+
+    @routes.get("/{job_id}/result", response_class=FileResponse, responses=described(404, 409, 410, 503))
+    def result(job_id: str) -> FileResponse:
+        """The tagged file."""
+        job = found(job_id)
+        if not job.ended:
+            raise Problem(409, f"job {job_id} is {job.state}; its result comes when it has succeeded", retry_after=2)
+        if job.result is None:
+            raise Problem(409, f"job {job_id} has {job.state} without a file")
+        path = folder_of(settings, job.id) / job.result
+        if not path.is_file():
+            raise Problem(410, f"the result of job {job_id} was kept for {settings.keep_results_hours} hours and is gone")
+        return FileResponse(path, media_type="application/octet-stream", filename=job.result)
+
+    @routes.delete("/{job_id}", status_code=202, dependencies=[Depends(guard.privileged)],
+                   responses=described(401, 403, 404, 503))
+    def remove(job_id: str) -> JobAnswer:
+        """Cancel a job that has not ended; remove one that has, with its files."""
+        job = found(job_id)
+        with available():
+            if job.ended:
+                store.delete(job_id)
+                shutil.rmtree(folder_of(settings, job_id), ignore_errors=True)
+            else:
+                job = store.cancel(job_id) or job
+        return shown(job)
+
+    def found(job_id: str) -> Job:
+        with available():
+            job = store.get(job_id)
+        if job is None:
+            raise Problem(404, f"there is no job {job_id[:100]!r}; it may have been removed")
+        return job
+
+    return routes
+
+
+def shown(job: Job) -> JobAnswer:
+    eta = None
+    if job.state == "running" and job.total and job.done and job.heartbeat > (job.started or 0):
+        eta = round((job.heartbeat - job.started) * (job.total - job.done) / job.done, 1)
+    return JobAnswer(
+        id=job.id, kind=job.kind, name=job.name, state=job.state, created=iso(job.created), started=iso(job.started),
+        finished=iso(job.finished), progress=Progress(done=job.done, total=job.total,
+                                                      unit="rows" if job.kind == "tag" else "steps"),
+        eta_seconds=eta, message=job.message, error=job.error, model=job.model, curve=job.curve, counts=job.counts,
+        result=f"/v1/jobs/{job.id}/result" if job.result and job.state == "succeeded" else None)
+
+
+def iso(seconds: float | None) -> str | None:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds") if seconds else None
+
+
+@contextmanager
+def available():
+    try:
+        yield
+    except Unavailable as error:
+        raise Problem(503, f"jobs cannot be reached at the moment; none that was accepted is lost ({error})",
+                      retry_after=5) from None
+
+
+def is_json(request: Request) -> bool:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind not in ("application/json", "multipart/form-data"):
+        raise Problem(415, "send multipart/form-data with a file, or application/json")
+    return kind == "application/json"
+
+
+async def parsed(request: Request, shape: type[BaseModel]) -> Any:
+    try:
+        return shape.model_validate(json.loads(await request.body()))
+    except ValidationError as error:
+        errors = [{"field": ".".join(map(str, entry["loc"])), "message": entry["msg"]} for entry in error.errors()[:20]]
+        raise Problem(422, "; ".join(f"{entry['field']}: {entry['message']}" for entry in errors), errors=errors) from None
+    except (ValueError, RecursionError) as error:
+        raise Problem(400, f"the body is no JSON: {error}") from None
+
+
+@contextmanager
+def _form_errors():
+    try:
+        yield
+    except ClientDisconnect:
+        raise Problem(400, "the upload broke off") from None
+
+
+class form_of:  # noqa: N801 - used as `async with form_of(request)`
+    def __init__(self, request: Request):
+        self.form = request.form(max_files=2, max_fields=4, max_part_size=10_000)
+
+    async def __aenter__(self):
+        with _form_errors():
+            return await self.form.__aenter__()
+
+    async def __aexit__(self, *error):
+        return await self.form.__aexit__(*error)
+
+
+async def pieces(file: UploadFile):
+    while piece := await file.read(CHUNK):
+        yield piece
+
+
+def _body(form: dict, required: list[str], example: dict) -> dict:
+    return {"requestBody": {"required": True, "content": {
+        "multipart/form-data": {"schema": {"type": "object", "properties": form, "required": required}},
+        "application/json": {"schema": {"type": "object"}, "example": example}}}}
+
+
+FILE = {"type": "string", "format": "binary"}
+BODIES = {
+    "tag": _body({"file": FILE, "text": {"type": "string", "description": "the column that holds the text"}}, ["file"],
+                 {"url": "https://example.org/titles.csv"}),
+    "train": _body({"task": FILE, "data": FILE, "settings": {"type": "string", "description": "JSON: epochs, seed"}},
+                   ["task", "data"], {"task": "scifi", "settings": {"epochs": 2}}),
+}

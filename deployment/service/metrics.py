@@ -1,0 +1,38 @@
+"""What Prometheus reads."""
+
+import time
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from starlette.requests import Request
+
+from service.registry import Registry
+
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
+TEXTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+class Metrics:
+    """The figures of one process."""
+
+    def __init__(self, models: Registry):
+        self.models, self.registry = models, CollectorRegistry()
+        options = {"registry": self.registry}
+        self.requests = Counter("tagwright_requests", "Requests answered", ["route", "status"], **options)
+        self.seconds = Histogram("tagwright_request_seconds", "Time to the answer", ["route"], buckets=SECONDS, **options)
+        self.batch = Histogram("tagwright_batch_texts", "Texts in a batch of the network", buckets=TEXTS, **options)
+        self.texts = Counter("tagwright_texts", "Texts tagged", **options)
+        self.active = Gauge("tagwright_active_model", "1 for the model that answers", ["name", "checksum"], **options)
+
+    async def measure(self, request: Request, call_next):
+        started = time.perf_counter()
+        response = await call_next(request)
+        route = getattr(request.scope.get("route"), "path", "none")  # never the path itself: anyone can make up any number
+        self.requests.labels(route, response.status_code).inc()
+        self.seconds.labels(route).observe(time.perf_counter() - started)
+        return response
+
+    def text(self) -> str:
+        self.active.clear()
+        if model := self.models.cached:
+            self.active.labels(model.name, model.tagger.manifest.checksum).set(1)
+        return generate_latest(self.registry).decode()

@@ -1,0 +1,197 @@
+"""The models of a service: a folder, or a prefix in S3, with one published model in each of its folders, and `active.json`,
+which says which of them answers and which did so before."""
+
+import json
+import logging
+import re
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.settings import Settings
+from tagwright.bundle import MANIFEST, Manifest, read_bundle, read_manifest
+from tagwright.errors import TagwrightError
+from tagwright.places import Bucket, check_files, place_of
+from tagwright.publishing import publish, pull
+from tagwright.stage import write_json
+from tagwright.tagger import FILES, Tagger
+
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+ACTIVE = "active.json"
+LOOK_AGAIN = 1.0  # seconds after which another process's activation is noticed
+log = logging.getLogger(__name__)
+
+
+class UnknownModel(TagwrightError):
+    """There is no model of this name."""
+
+
+@dataclass
+class Model:
+    """A model that answers."""
+
+    name: str
+    tagger: Tagger
+
+    @property
+    def identity(self) -> dict[str, str]:
+        return {"name": self.name, "checksum": self.tagger.manifest.checksum}
+
+
+class Registry:
+    """Safe to use from several threads and processes; the files are the truth."""
+
+    def __init__(self, settings: Settings):
+        self.settings = settings
+        self._files = _InS3(settings) if "://" in settings.models else _InFolder(Path(settings.models))
+        self._lock = threading.Lock()
+        self._current: Model | None = None
+        self._looked, self._refused = 0.0, {}  # name -> why it could not be loaded
+
+    def names(self) -> list[str]:
+        return [name for name in self._files.names() if NAME.fullmatch(name)]
+
+    def state(self) -> dict[str, str | None]:
+        """`active` and `previous`: the names of models, or None."""
+        try:
+            state = json.loads(self._files.read(ACTIVE) or b"{}")
+        except ValueError as error:
+            raise TagwrightError(f"{self.settings.models}/{ACTIVE}: damaged ({error}); activate a model again") from None
+        return {key: state.get(key) for key in ("active", "previous")}
+
+    def manifest(self, name: str) -> Manifest:
+        """Raises UnknownModel, or TagwrightError for a manifest that is damaged."""
+        content = self._files.read(f"{name}/{MANIFEST}") if NAME.fullmatch(name) else None
+        if content is None:
+            raise UnknownModel(f"there is no model {name[:100]!r}; there are: {', '.join(self.names()) or 'none yet'}")
+        manifest = read_manifest(content, f"{name}/{MANIFEST}")
+        check_files(manifest, name)
+        return manifest
+
+    def folder(self, name: str) -> Path:
+        """A local folder with the whole model, its checksums verified."""
+        return self._files.folder(name, self.manifest(name))
+
+    def add(self, folder: Path, name: str) -> Manifest:
+        """Take a model in, whole or not at all."""
+        if not NAME.fullmatch(name):
+            raise TagwrightError(f"{name!r}: a model's name is made of a-z, 0-9, '.', '_' and '-', at most 64 of them")
+        return publish(folder, f"{self.settings.models.rstrip('/')}/{name}")
+
+    def load(self, name: str) -> Model:
+        """Raises TagwrightError for a model that is corrupt or that this version cannot run."""
+        manifest = self.manifest(name)
+        formats = [form for form in ("int8", "q4", "fp32") if FILES[form] in manifest.files]
+        if not formats:
+            raise TagwrightError(f"{name}: has no ONNX file; `tagwright quantize` writes them")
+        tagger = Tagger.load(self.folder(name), formats[0], self.settings.threads)
+        tagger.scores(["Does it answer?"])
+        return Model(name, tagger)
+
+    def activate(self, name: str) -> Model:
+        """From now on this model answers, here at once and in other processes within about a second. Where it cannot be
+        loaded, TagwrightError is raised and nothing changes."""
+        model = self.load(name)
+        before = self.state()
+        previous = before["active"] if before["active"] != name else before["previous"]
+        self._files.write(ACTIVE, {"active": name, "previous": previous})
+        with self._lock:
+            self._current, self._looked = model, time.monotonic()
+            self._refused.pop(name, None)
+        return model
+
+    @property
+    def cached(self) -> Model | None:
+        """The model that answered last, without a look at the registry."""
+        return self._current
+
+    def current(self) -> Model | None:
+        """The model that answers, loaded anew where another process has activated another. None where none is active. One that
+        cannot be loaded is refused, and the one before goes on."""
+        if time.monotonic() - self._looked < LOOK_AGAIN:
+            return self._current
+        with self._lock:
+            self._looked = time.monotonic()
+            try:
+                name = self.state()["active"]
+                if name and self._is_new(name):
+                    self._current = self.load(name)
+                    self._refused.pop(name, None)
+            except TagwrightError as error:
+                if self._refused.get(name) != str(error):
+                    log.error("model %s is refused: %s", name, error)
+                self._refused[name] = str(error)
+            return self._current
+
+    def _is_new(self, name: str) -> bool:
+        current = self._current
+        return current is None or (name, self.manifest(name).checksum) != (current.name, current.tagger.manifest.checksum)
+
+    def entry(self, name: str, state: dict[str, str | None]) -> dict:
+        """A model as the API shows it; `refused` says why it could not be activated."""
+        try:
+            manifest = self.manifest(name)
+        except UnknownModel:
+            raise
+        except TagwrightError as error:
+            return {"name": name, "title": name, "kind": None, "labels": 0, "bytes": 0, "checksum": None, "metrics": {},
+                    "active": name == state["active"], "refused": str(error), "fields": [], "examples": []}
+        return {"name": name, "title": manifest.title, "kind": manifest.kind, "labels": len(manifest.labels),
+                "bytes": self._files.size(name, manifest), "checksum": manifest.checksum, "metrics": manifest.metrics,
+                "active": name == state["active"], "refused": self._refused.get(name), "fields": manifest.fields,
+                "examples": manifest.examples}
+
+
+class _InFolder:
+    def __init__(self, root: Path):
+        self.root = root
+
+    def names(self) -> list[str]:
+        return sorted(path.parent.name for path in self.root.glob(f"*/{MANIFEST}"))
+
+    def read(self, name: str) -> bytes | None:
+        path = self.root / name
+        return path.read_bytes() if path.is_file() else None
+
+    def write(self, name: str, values: dict) -> None:
+        self.root.mkdir(parents=True, exist_ok=True)
+        write_json(self.root / name, values)
+
+    def folder(self, name: str, manifest: Manifest) -> Path:
+        read_bundle(self.root / name)
+        return self.root / name
+
+    def size(self, name: str, manifest: Manifest) -> int:
+        path = self.root / name / FILES["int8"]
+        return path.stat().st_size if path.is_file() else 0
+
+
+class _InS3:
+    def __init__(self, settings: Settings):
+        self.root, self.cache = settings.models.rstrip("/"), settings.data / "cache"
+        place = place_of(self.root)
+        if not isinstance(place, Bucket):
+            raise TagwrightError(f"{self.root}: the models can be in a folder or in s3://bucket/prefix")
+        self.place = place
+
+    def names(self) -> list[str]:
+        return self.place.folders()
+
+    def read(self, name: str) -> bytes | None:
+        return self.place.get(name)
+
+    def write(self, name: str, values: dict) -> None:
+        self.place.put(name, json.dumps(values).encode())
+
+    def folder(self, name: str, manifest: Manifest) -> Path:
+        target = self.cache / f"{name}-{manifest.checksum[:16]}"
+        if not (target / MANIFEST).is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            pull(f"{self.root}/{name}", target)
+        read_bundle(target)
+        return target
+
+    def size(self, name: str, manifest: Manifest) -> int:
+        digest = manifest.files.get(FILES["int8"])
+        return self.place.size(f"{name}/files/{digest}") if digest else 0
