@@ -105,7 +105,7 @@ def test_node_agrees_with_python(package, model, texts, expected, precision):
 
 def test_a_model_that_gives_one_label_is_understood_in_node(package, model, texts, tmp_path):
     shutil.copytree(model, tmp_path / "one")
-    write_bundle(tmp_path / "one", replace(read_bundle(model), kind="multiclass"))
+    write_bundle(tmp_path / "one", replace(read_bundle(model), kind="multiclass", metrics={}))
     done = node("test/scores.js", tmp_path / "one", "fp32", input=json.dumps(texts[:60]))
     assert done.returncode == 0, done.stderr
     found, tagger = json.loads(done.stdout), Tagger.load(tmp_path / "one", "fp32")
