@@ -1,6 +1,7 @@
 """The browser collectors against the stand-in site, in real headless Chromium: what they read, their manners, their faults."""
 
 import csv
+import os
 import signal
 import time
 from html import unescape
@@ -51,7 +52,10 @@ def failures(store: ItemStore) -> dict[str, int]:
 
 
 def chromium_processes() -> set[int]:
-    return {process.pid for process in psutil.process_iter(["name"]) if "chrom" in (process.info["name"] or "")}
+    """Those that this test process started, at however many removes: others may be another test process's."""
+    own = os.environ.get("PYTEST_XDIST_WORKER")  # inherited by all that is started here
+    return {process.pid for process in psutil.process_iter(["name", "environ"])
+            if "chrom" in (process.info["name"] or "") and (process.info["environ"] or {}).get("PYTEST_XDIST_WORKER") == own}
 
 
 def assert_no_browser_is_left(before: set[int]) -> None:
