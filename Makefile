@@ -53,14 +53,15 @@ space: setup  ## put a complete Hugging Face Space for TASK's model together in 
 browser: setup  ## serve the page that runs TASK's model in the visitor's browser (needs Node 20.19 or newer)
 	model="$$(realpath "$$($(BIN)/tagwright where $(TASK))")" && cd deployment/browser && npm ci && TAGWRIGHT_MODEL="$$model" npm run dev
 
-test: setup system  ## run every test (installs Chromium, Firefox and MariaDB by apt-get where they are missing: as root)
+test: setup system  ## run every test (installs Chromium, Firefox, MariaDB and Redis by apt-get where they are missing: as root)
 	$(BIN)/ruff check .
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder  # one thread each: more wait for each other
 
-APT := chromium chromium-headless-shell chromium-driver firefox-esr mariadb-server
+APT := chromium chromium-headless-shell chromium-driver firefox-esr mariadb-server redis-server
 system:
 	@command -v chromium >/dev/null && command -v chromium-headless-shell >/dev/null && command -v chromedriver >/dev/null && \
-		command -v firefox-esr >/dev/null && command -v mariadbd >/dev/null && command -v npm >/dev/null || \
+		command -v firefox-esr >/dev/null && command -v mariadbd >/dev/null && command -v redis-server >/dev/null && \
+		command -v npm >/dev/null || \
 		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(APT) \
 			$$(command -v npm >/dev/null || echo nodejs npm) >/dev/null; }
 
