@@ -225,11 +225,11 @@ def test_outputs_that_cannot_be_written_are_refused_before_any_work(model, tmp_p
 def test_a_file_that_changes_while_it_is_read_is_refused(model, tmp_path, monkeypatch):
     source, out = write(tmp_path / "in.csv", make_rows(30_000)), tmp_path / "out.csv"
 
-    def append(running, bar, wait=bulk._await) -> None:
+    def append(running, bar, wait=bulk._await) -> int:
         monkeypatch.setattr(bulk, "_await", wait)
         with source.open("a") as file:
             file.write("30000,salt,\n")
-        wait(running, bar)
+        return wait(running, bar)
 
     monkeypatch.setattr(bulk, "_await", append)
     with pytest.raises(TagwrightError, match="changed while it was read"):
