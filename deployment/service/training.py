@@ -37,7 +37,7 @@ def main(job_id: str, arguments: dict, settings: Settings) -> None:
 
 
 def _end_with_the_worker() -> None:
-    sys.stdin.buffer.read()  # returns when the worker has gone, however it went
+    os.read(sys.stdin.fileno(), 1)  # returns when the worker has gone, however it went
     os._exit(1)
 
 

@@ -109,7 +109,10 @@ class Worker:
             shutil.rmtree(folder, ignore_errors=True)
         except Lost:
             log.warning("job %s is another worker's now", job.id)
-        except (Ending, Busy):  # Busy: a worker that was thought to be dead has not stopped yet
+        except Ending:
+            self._say(lambda: store.put_back(job.id, name))
+            ring(self.settings, job.id)
+        except Busy:  # a worker that was thought to be dead has not stopped yet
             self._say(lambda: store.put_back(job.id, name, not_before=time.time() + WATCH))
         except TagwrightError as error:
             text = str(error).replace(f"{folder}/", "")
@@ -126,7 +129,7 @@ class Worker:
             self._say(lambda: store.end(job.id, name, "failed", error=text))
             raise
         else:
-            self._say(lambda: store.end(job.id, name, "succeeded", **{"message": None} | fields))
+            self._say(lambda: store.end(job.id, name, "succeeded", **{"message": None} | heart.fields | fields))
 
     def _say(self, call: Callable[[], None]) -> None:
         """Tell the store, for as long as it takes: what is done is not to be done again."""
