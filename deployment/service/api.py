@@ -44,8 +44,8 @@ class TagsRequest(BaseModel):
 
     text: Text = Field(None, json_schema_extra=openapi.without_default)
     texts: Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS, json_schema_extra=openapi.without_default)] = None
-    top: int = Field(0, ge=0, le=MAX_NEXT, strict=True,
-                     description="how many of the best labels below their thresholds to give too")
+    top: openapi.Whole = Field(0, ge=0, le=MAX_NEXT,
+                               description="how many of the best labels below their thresholds to give too")
 
     @model_validator(mode="before")
     @classmethod
@@ -174,7 +174,7 @@ def model(request: Request, name: ModelName) -> ModelEntry:
         raise Problem(404, str(error)) from None
 
 
-@router.post("/v1/models/{name}/activate", dependencies=[Depends(guard.privileged)], responses=described(401, 403, 404, 409))
+@router.post("/v1/models/{name}/activate", dependencies=[Depends(guard.privileged)], responses=described(401, 403, 404, 409, 503))
 def activate(request: Request, name: ModelName) -> ModelEntry:
     """Let this model answer from now on. One that is corrupt or cannot be run is refused, and the running one goes on."""
     registry: Registry = request.app.state.registry
@@ -223,7 +223,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     problems.install(app)
     app.include_router(router)
     app.include_router(jobs_api.router(settings))
-    openapi.complete(app)
+    openapi.complete(app, [jobs_api.UrlRequest, jobs_api.TrainRequest])
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.add_api_route("/", lambda: FileResponse(STATIC / "index.html"), include_in_schema=False)
     app.middleware("http")(app.state.metrics.measure)

@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect
 
 from service import guard, problems, uploads
 from service.jobs import Job, JobStore, Unavailable, folder_of, new_id, open_store
+from service.openapi import Whole
 from service.problems import Problem, described
 from service.settings import Settings
 from service.worker import ring
@@ -66,8 +67,8 @@ class UrlRequest(BaseModel):
 
 class TrainSettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    epochs: int | None = Field(None, ge=1, le=50, strict=True)
-    seed: int | None = Field(None, ge=0, lt=2**31, strict=True)
+    epochs: Whole | None = Field(None, ge=1, le=50)
+    seed: Whole | None = Field(None, ge=0, lt=2**31)
 
 
 class TrainRequest(BaseModel):
@@ -98,11 +99,12 @@ def router(settings: Settings) -> APIRouter:
         try:
             if is_json(request):
                 wanted = await parsed(request, UrlRequest)
+                uploads.check(wanted.url, settings.url_hosts)
                 ending = uploads.form_of(wanted.url.partition("?")[0])
                 await uploads.fetch(wanted.url, folder / f"input{ending}", settings)
                 name, text = wanted.url.rpartition("/")[2], wanted.text
             else:
-                async with form_of(request, files=1) as form:
+                async with form_of(request, {"file"}, {"text"}) as form:
                     file, text = form.get("file"), form.get("text") or None
                     if not isinstance(file, UploadFile) or not (text is None or isinstance(text, str)):
                         raise Problem(422, "the form needs a file in its field `file`, and may name a column in `text`")
@@ -132,7 +134,7 @@ def router(settings: Settings) -> APIRouter:
                     raise Problem(422, str(error)) from None
                 arguments = {"task": wanted.task, "settings": wanted.settings.model_dump(exclude_none=True)}
             else:
-                async with form_of(request, files=2) as form:
+                async with form_of(request, {"task", "data"}, {"settings"}) as form:
                     task_file, data = form.get("task"), form.get("data")
                     if not isinstance(task_file, UploadFile) or not isinstance(data, UploadFile):
                         raise Problem(422, "the form needs a task file in `task` and its rows in `data`")
@@ -280,12 +282,20 @@ def _form_errors():
 
 
 class form_of:  # noqa: N801 - used as `async with form_of(request)`
-    def __init__(self, request: Request, files: int):
-        self.form = request.form(max_files=files, max_fields=1, max_part_size=10_000)
+    """The form of a request, with at most these files and fields, each once. Raises Problem for another."""
+
+    def __init__(self, request: Request, files: set[str], fields: set[str]):
+        self.names = files | fields
+        self.form = request.form(max_files=len(files), max_fields=len(fields), max_part_size=10_000)
 
     async def __aenter__(self):
         with _form_errors():
-            return await self.form.__aenter__()
+            form = await self.form.__aenter__()
+        names = [name for name, _ in form.multi_items()]
+        if len(set(names)) < len(names) or not self.names.issuperset(names):
+            await form.close()
+            raise Problem(422, f"the form takes {', '.join(sorted(self.names))}, each once")
+        return form
 
     async def __aexit__(self, *error):
         return await self.form.__aexit__(*error)
@@ -298,7 +308,9 @@ async def pieces(file: UploadFile):
 
 def _body(shape: type[BaseModel], form: dict, required: list[str], examples: dict) -> dict:
     return {"requestBody": {"required": True, "content": {
-        "multipart/form-data": {"schema": {"type": "object", "properties": form, "required": required}},
+        "multipart/form-data": {"schema": {"type": "object", "properties": form, "required": required,
+                                           "additionalProperties": False},
+                                "encoding": {"settings": {"contentType": "application/json"}} if "settings" in form else {}},
         "application/json": {"schema": {"$ref": f"#/components/schemas/{shape.__name__}"}, "examples": examples}}}}
 
 
@@ -312,7 +324,6 @@ BODIES = {
     "train": _body(TrainRequest, {
         "task": BINARY | {"description": f"a task file (TOML) of at most {MAX_TASK:,} bytes"},
         "data": BINARY | {"description": f"its rows; its name ends in one of {', '.join(uploads.FORMS)}"},
-        "settings": {"type": "string", "contentMediaType": "application/json", "description": "epochs, seed",
-                     "contentSchema": {"$ref": "#/components/schemas/TrainSettings"}},
+        "settings": {"$ref": "#/components/schemas/TrainSettings"},
     }, ["task", "data"], {"task": {"value": {"task": "scifi", "settings": {"epochs": 2}}}}),
 }

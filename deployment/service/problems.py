@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from tagwright.errors import TagwrightError
 
@@ -72,7 +73,11 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException):
-        return answer(error.status_code, str(error.detail), request.scope["path"], dict(error.headers or {}))
+        headers = dict(error.headers or {})
+        if "Allow" in headers:  # of all routes with this path, where Starlette names those of the first
+            headers["Allow"] = ", ".join(method for method in ("GET", "POST", "DELETE") if any(
+                route.matches(request.scope | {"method": method})[0] == Match.FULL for route in app.routes))
+        return answer(error.status_code, str(error.detail), request.scope["path"], headers)
 
     @app.exception_handler(RequestValidationError)
     async def unfit(request: Request, error: RequestValidationError):
