@@ -58,8 +58,8 @@ def api(model: Path, home: Path, **settings: str):
         _wait_until_ready(running, child)
         yield running
     finally:
-        child.terminate()
-        child.wait(20)
+        child.kill()  # at SIGTERM it would wait for clients that are slow
+        child.wait()
 
 
 def _wait_until_ready(running: Api, child: subprocess.Popen) -> None:

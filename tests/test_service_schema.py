@@ -36,7 +36,9 @@ checks.positive_data_acceptance.enabled = false
 """
 OPEN_HERE = """
 [checks]
-ignored_auth.enabled = false  # without a token this machine may do everything
+# Without a token this machine may do all, so no header is needed, whatever the document says of strangers.
+ignored_auth.enabled = false
+missing_required_header.enabled = false
 """
 
 

@@ -1,8 +1,10 @@
 """Who may do what, how often, and how much: tokens, limits, caps on bodies, and the headers of every answer."""
 
+import asyncio
 import ipaddress
 import secrets
 import time
+from contextlib import suppress
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -18,7 +20,7 @@ from service.problems import Problem, answer
 MAX_JSON = 8_000_000  # bytes: 256 texts of 20,000 characters, escaped, are less in all but the oddest scripts
 MAX_REQUEST = 100_000  # bytes of a body that is neither texts nor an upload
 FORM_OVERHEAD = 1_000_000  # bytes of an upload that are not its file
-DRAINED = 64_000_000  # bytes of a body too large that are read and dropped: who still sends does not read the answer
+DRAINED, DRAIN_SECONDS = 64_000_000, 10  # of a body too large that are read and dropped after the answer
 HEADERS = [
     (b"content-security-policy", b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
                                  b"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
@@ -121,14 +123,14 @@ class Caps:
                 raise _TooLarge
             await self.app(scope, counted, headed)
         except _TooLarge:
-            while seen < cap + DRAINED:
-                message = await receive()
-                seen += len(message.get("body", b""))
-                if message["type"] == "http.disconnect" or not message.get("more_body"):
-                    break
             if not started:
                 reply = answer(413, f"the body has more than {cap:,} bytes", scope["path"], {"Connection": "close"})
-                await reply(scope, receive, headed)
+                await headed({"type": "http.response.start", "status": 413, "headers": reply.raw_headers})
+                await send({"type": "http.response.body", "body": reply.body, "more_body": True})
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(DRAIN_SECONDS):
+                        await drain(receive)
+                await send({"type": "http.response.body", "body": b""})
 
     def cap(self, path: str, content_type: bytes) -> int:
         """The most bytes of a body."""
@@ -136,6 +138,16 @@ class Caps:
             return MAX_JSON
         is_upload = path.startswith("/v1/jobs/") and content_type.lower().startswith(b"multipart/form-data")
         return self.max_upload + FORM_OVERHEAD if is_upload else MAX_REQUEST
+
+
+async def drain(receive: Receive) -> None:
+    """Read on and drop what comes: a connection closed under a client that still sends loses the answer."""
+    seen = 0
+    while seen < DRAINED:
+        message = await receive()
+        seen += len(message.get("body", b""))
+        if message["type"] == "http.disconnect" or not message.get("more_body"):
+            return
 
 
 class _TooLarge(Exception):
