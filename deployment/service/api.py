@@ -215,7 +215,7 @@ async def _active(request: Request) -> Model:
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     settings = settings or Settings()
-    app = FastAPI(title="Tagwright", version=__version__, docs_url=None, redoc_url=None,
+    app = FastAPI(title="Tagwright", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False,
                   description="Tags for texts at once; jobs for whole files and trainings.")
     app.state.settings, app.state.registry, app.state.limiter = settings, Registry(settings), guard.limiter()
     app.state.metrics = Metrics(app.state.registry)
