@@ -425,7 +425,7 @@ def heads(chance: random.Random) -> Iterator[Attack]:
         yield Attack("heads", request("POST", "/v1/tags", {"Content-Type": "application/json", "Content-Length": size}), {413},
                      by_server=True)
     for chunks in [b"5\r\n{\"tex\r\n5\r\nt\":\"a\r\n2\r\n\"}\r\n0\r\n\r\n"] * 10:
-        head = b"POST /v1/tags HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+        head = b"POST /v1/tags HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
         yield Attack("heads", head + chunks, {200})
 
 
@@ -433,13 +433,19 @@ def broken_http(chance: random.Random) -> Iterator[Attack]:
     """What is no HTTP; uvicorn answers 400, or nothing, and closes the connection."""
     get = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
     broken = [
-        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"GET\r\n\r\n", b"GET /healthz\r\n\r\n", b"get /healthz HTTP/1.1\r\n\r\n",
-        b"GET /healthz HTTP/9.9\r\n\r\n", b"GET /\xff HTTP/1.1\r\n\r\n", b"FOO /healthz HTTP/1.1\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-        get + b"Content-Length: -1\r\n\r\n", get + b"Content-Length: 1e3\r\n\r\n", get + b"Content-Length: " + b"9" * 40 + b"\r\n\r\n",
-        get + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef", get + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        get + b"Transfer-Encoding: chunked\r\n\r\nzz\r\nabc", get + b"Transfer-Encoding: chunked\r\n\r\n" + b"f" * 20 + b"\r\nabc",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"GET\r\n\r\n", b"GET /healthz\r\n\r\n",
+        b"get /healthz HTTP/1.1\r\n\r\n",
+        b"GET /healthz HTTP/9.9\r\n\r\n", b"GET /\xff HTTP/1.1\r\n\r\n", b"FOO /healthz HTTP/1.1\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        get + b"Content-Length: -1\r\n\r\n", get + b"Content-Length: 1e3\r\n\r\n",
+        get + b"Content-Length: " + b"9" * 40 + b"\r\n\r\n",
+        get + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef",
+        get + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        get + b"Transfer-Encoding: chunked\r\n\r\nzz\r\nabc",
+        get + b"Transfer-Encoding: chunked\r\n\r\n" + b"f" * 20 + b"\r\nabc",
         get + b"X y: z\r\n\r\n", get + b"X\x00: z\r\n\r\n", get + b": z\r\n\r\n", get + b"X: a\r\n b\r\n\r\n",
-        get + b"X: a\rb\r\n\r\n", get + b"\x00\r\n\r\n", b"GET  /healthz  HTTP/1.1\r\n\r\n", b"GET /healthz HTTP/1.1\nX\n\n", b"\r\n" * 50 + b"x",
+        get + b"X: a\rb\r\n\r\n", get + b"\x00\r\n\r\n", b"GET  /healthz  HTTP/1.1\r\n\r\n", b"GET /healthz HTTP/1.1\nX\n\n",
+        b"\r\n" * 50 + b"x",
         b"GET /healthz?" + b"a" * 70_000 + b" HTTP/1.1\r\n\r\n", get + b"Transfer-Encoding: identity, chunked, x\r\n\r\n",
         get + b"Upgrade: h2c\r\nConnection: Upgrade\r\n\r\n", get + b"Upgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
         b"POST /v1/tags HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\nabc",

@@ -35,8 +35,10 @@ checks.allow_header_conformance.enabled = false
 checks.positive_data_acceptance.enabled = false
 """
 OPEN_HERE = """
-[checks]
 # Without a token this machine may do all, so no header is needed, whatever the document says of strangers.
+[generation]
+with-security-parameters = false
+[checks]
 ignored_auth.enabled = false
 missing_required_header.enabled = false
 """

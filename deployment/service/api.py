@@ -174,7 +174,8 @@ def model(request: Request, name: ModelName) -> ModelEntry:
         raise Problem(404, str(error)) from None
 
 
-@router.post("/v1/models/{name}/activate", dependencies=[Depends(guard.privileged)], responses=described(401, 403, 404, 409, 503))
+@router.post("/v1/models/{name}/activate", dependencies=[Depends(guard.privileged)],
+             responses=described(401, 403, 404, 409, 503))
 def activate(request: Request, name: ModelName) -> ModelEntry:
     """Let this model answer from now on. One that is corrupt or cannot be run is refused, and the running one goes on."""
     registry: Registry = request.app.state.registry
