@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 class Section(pydantic.BaseModel):
     """A TOML table whose keys are all known; an unknown key is an error, never silently ignored."""
 
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Source(Section):
@@ -50,8 +50,10 @@ class Input(Section):
     def _names_agree(self):
         places = [place for place in string.Formatter().parse(self.template) if place[1] is not None]
         named = [name for _, name, _, _ in places]
-        if any(spec or conversion for _, _, spec, conversion in places):
-            raise ValueError("template takes plain {field} places only, without ':' or '!'")
+        if any(spec or conversion or set(name) & set(".[") for _, name, spec, conversion in places):
+            raise ValueError("template takes plain {field} places only, without ':', '!', '.' or '['")
+        if len(set(self.fields)) < len(self.fields):
+            raise ValueError("fields names one twice")
         if sorted(named) != sorted(self.fields):
             raise ValueError(f"template names the fields {named}, fields lists {self.fields}: they must be the same")
         for key, names in (("html", self.html), ("damaged_html", self.damaged_html)):
@@ -70,7 +72,7 @@ class Labels(Section):
     names: dict[str, str] = {}
     format: Literal["auto", "json", "python", "angle", "pipe", "comma", "space", "single"] = "auto"
     min_share: float = pydantic.Field(0.0, ge=0, le=1)  # share of the kept rows
-    min_rows: int = pydantic.Field(1, ge=1)
+    min_rows: int = pydantic.Field(1, ge=1, lt=2**63)
 
 
 class Split(Section):
@@ -79,9 +81,9 @@ class Split(Section):
 
     by: Literal["stratified", "position", "file"] = "stratified"
     test: float = pydantic.Field(0.15, gt=0, lt=0.5)
-    test_rows: int | None = pydantic.Field(None, gt=0)
+    test_rows: int | None = pydantic.Field(None, gt=0, lt=2**63)
     validation: float = pydantic.Field(0.1, gt=0, lt=0.5)  # share of the rows that are not test rows
-    seed: int = 42
+    seed: int = pydantic.Field(42, ge=0, lt=2**32)  # what NumPy takes
     near_duplicate: float = pydantic.Field(0.8, gt=0, le=1)  # Jaccard similarity of word 3-shingles
 
     @pydantic.model_validator(mode="after")
@@ -107,8 +109,8 @@ class Training(Section):
     gives them back later. Of `epochs`, `batch_size`, `encoder_lr` and `soup`, None is by the number of training rows, see
     `for_rows`."""
 
-    epochs: int | None = pydantic.Field(None, ge=1)
-    batch_size: int | None = pydantic.Field(None, ge=1)
+    epochs: int | None = pydantic.Field(None, ge=1, le=1000)
+    batch_size: int | None = pydantic.Field(None, ge=1, le=4096)
     encoder_lr: float | None = pydantic.Field(None, gt=0)
     layer_decay: float = pydantic.Field(1.0, gt=0, le=1)
     head_lr: float = pydantic.Field(1e-3, gt=0)
@@ -117,10 +119,10 @@ class Training(Section):
     loss: Literal["bce", "focal", "asymmetric"] = "bce"  # of the label cells; see losses.py
     class_weights: bool = True  # rare labels weigh more in the loss
     thresholds: Literal["global", "per_label"] = "global"  # see thresholds.py
-    patience: int | None = pydantic.Field(None, ge=1)
-    soup: int | None = pydantic.Field(None, ge=1)
+    patience: int | None = pydantic.Field(None, ge=1, le=1000)
+    soup: int | None = pydantic.Field(None, ge=1, le=100)
     compile: bool = False
-    seed: int = 42
+    seed: int = pydantic.Field(42, ge=0, lt=2**32)
 
     def for_rows(self, rows: int) -> "Training":
         """The recipe with what goes by the number of rows filled in: few rows want more epochs of smaller batches."""
@@ -142,7 +144,7 @@ class Demo(Section):
 class Task(Section):
     """Everything that tells one task from another. Built by `Task.load`."""
 
-    name: str = pydantic.Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    name: str = pydantic.Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=55)  # with a job's number it names a model
     title: str
     kind: Literal["multilabel", "multiclass"] = "multilabel"  # any number of labels a row, or exactly one
     models: list[str] = []  # encoders to compare with the task's own, see `encoders`
@@ -186,7 +188,7 @@ class Task(Section):
         file = _find(str(name_or_path), folder or ROOT / "tasks")
         try:
             table = tomllib.loads(file.read_text(encoding="utf8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, a number of 5,000 digits, nested too deeply
             raise TagwrightError(f"{file}: not a readable TOML file: {error}") from None
         if "file" in table:
             raise TagwrightError(f"{file}: file: unknown key")

@@ -16,6 +16,7 @@ PARAGRAPH_TAGS = frozenset((
 ))
 LINE_TAGS = frozenset(["br", "li", "option", "td", "th"])
 HIDDEN_TAGS = frozenset(["head", "script", "style", "template"])
+MAX_MARKS = 30  # as in Unicode's stream-safe text: no script stacks so many
 MAX_LABEL_CELL = 20_000  # characters; a longer cell is no tag list
 
 # Names of entities that are no English words: " percent;" must stay as it is.
@@ -25,6 +26,7 @@ _LOST_AMPERSAND = re.compile(
 _ESCAPED_TAG = re.compile(
     r"&lt;(/?(?:a|b|big|blockquote|br|center|cite|code|del|div|em|font|h[1-6]|hr|i|img|ins|li|nobr|ol|p|pre|small|span|strike|"
     r"strong|sub|sup|table|tbody|td|th|tr|tt|u|ul)(?:[\s/][^&]*)?)&gt;", re.IGNORECASE)
+_MAYBE_MARKS = re.compile(rf"[^\w\s\x00-\x7f]{{{MAX_MARKS + 1},}}")
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -79,8 +81,19 @@ def tidy(text: str) -> str:
     'a b\\n\\nc'
     """
     text = _UNPRINTABLE.sub(" ", text.replace("\r\n", "\n").replace("\r", "\n"))
+    text = _MAYBE_MARKS.sub(_few_marks, text)
     text = "\n".join(" ".join(line.split()) for line in unicodedata.normalize("NFC", text).split("\n"))
     return re.sub(r"\n{3,}", "\n\n", text).strip()
+
+
+def _few_marks(run: re.Match) -> str:
+    """Without the combining marks after the MAX_MARKSth on a letter: NFC sorts them in a time that grows with their square."""
+    kept, marks = [], 0
+    for character in run[0]:
+        marks = marks + 1 if unicodedata.combining(character) else 0
+        if marks <= MAX_MARKS:
+            kept.append(character)
+    return "".join(kept)
 
 
 def compose(template: str, fields: dict[str, str]) -> str:

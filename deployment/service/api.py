@@ -7,36 +7,53 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi import Path as InPath
 from fastapi.responses import FileResponse, PlainTextResponse
 from fastapi.staticfiles import StaticFiles
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from service import guard, jobs_api, problems
+from service import guard, jobs_api, openapi, problems
 from service.batching import Batcher
 from service.metrics import Metrics
 from service.problems import Problem, described
-from service.registry import Model, Registry, UnknownModel
+from service.registry import NAME, Model, Registry, UnknownModel
 from service.settings import Settings
 from tagwright import __version__
 from tagwright.decisions import decide
 from tagwright.errors import TagwrightError
 
 STATIC = Path(__file__).parent / "static"
-MAX_TEXTS, MAX_NEXT = 256, 50
+MAX_TEXTS, MAX_NEXT, MAX_KEYS = 256, 50, 32
 REFRESH = 1.0  # seconds
-Text = str | dict[str, str]
+
+
+def _few_keys(value):
+    """Before pydantic makes an error of each: a million of them take ten seconds and a gigabyte."""
+    if isinstance(value, list) or (isinstance(value, dict) and len(value) > MAX_KEYS):
+        raise ValueError(f"must be a string, or an object of at most {MAX_KEYS} strings")
+    return value
+
+
+Text = Annotated[str | Annotated[dict[str, str], Field(max_length=MAX_KEYS)], BeforeValidator(_few_keys)]
 
 
 class TagsRequest(BaseModel):
     """One `text`, or several `texts`; each a string, or an object of the model's fields."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [
-        {"text": {"title": "Did the Jedi Council ever consider training droids?"}},
-        {"texts": ["Who built the first robot?", "Which ship was the fastest?"], "top": 3}]})
+    model_config = ConfigDict(extra="forbid", json_schema_extra={
+        "oneOf": [{"required": ["text"]}, {"required": ["texts"]}],
+        "examples": [{"text": {"title": "Did the Jedi Council ever consider training droids?"}},
+                     {"texts": ["Who built the first robot?", "Which ship was the fastest?"], "top": 3}]})
 
-    text: Text | None = None
-    texts: Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS)] | None = None
-    top: int = Field(0, ge=0, le=MAX_NEXT, description="how many of the best labels below their thresholds to give too")
+    text: Text = Field(None, json_schema_extra=openapi.without_default)
+    texts: Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS, json_schema_extra=openapi.without_default)] = None
+    top: openapi.Whole = Field(0, ge=0, le=MAX_NEXT,
+                               description="how many of the best labels below their thresholds to give too")
+
+    @model_validator(mode="before")
+    @classmethod
+    def few_keys(cls, values):
+        return _few_keys(values)
 
     @model_validator(mode="after")
     def one_of_both(self):
@@ -96,6 +113,7 @@ class ModelsAnswer(BaseModel):
     models: list[ModelEntry]
 
 
+ModelName = Annotated[str, InPath(pattern=f"^{NAME.pattern}$", examples=["scifi"])]
 router = APIRouter()
 
 
@@ -150,7 +168,7 @@ def models(request: Request) -> ModelsAnswer:
 
 
 @router.get("/v1/models/{name}", responses=described(404, 503))
-def model(request: Request, name: str) -> ModelEntry:
+def model(request: Request, name: ModelName) -> ModelEntry:
     """One model, with its fields and examples."""
     registry: Registry = request.app.state.registry
     try:
@@ -159,8 +177,9 @@ def model(request: Request, name: str) -> ModelEntry:
         raise Problem(404, str(error)) from None
 
 
-@router.post("/v1/models/{name}/activate", dependencies=[Depends(guard.privileged)], responses=described(401, 403, 404, 409))
-def activate(request: Request, name: str) -> ModelEntry:
+@router.post("/v1/models/{name}/activate", dependencies=[Depends(guard.privileged)],
+             responses=described(401, 403, 404, 409, 503))
+def activate(request: Request, name: ModelName) -> ModelEntry:
     """Let this model answer from now on. One that is corrupt or cannot be run is refused, and the running one goes on."""
     registry: Registry = request.app.state.registry
     try:
@@ -214,14 +233,15 @@ async def _refreshing(app: FastAPI) -> AsyncIterator[None]:
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     settings = settings or Settings()
-    app = FastAPI(lifespan=_refreshing, title="Tagwright", version=__version__, docs_url=None, redoc_url=None,
-                  description="Tags for texts at once; jobs for whole files and trainings.")
+    app = FastAPI(title="Tagwright", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False,
+                  description="Tags for texts at once; jobs for whole files and trainings.", lifespan=_refreshing)
     app.state.settings, app.state.registry, app.state.limiter = settings, Registry(settings), guard.limiter()
     app.state.metrics = Metrics(app.state.registry)
     app.state.batcher = Batcher(lambda: app.state.registry.model, app.state.metrics.batch.observe)
     problems.install(app)
     app.include_router(router)
     app.include_router(jobs_api.router(settings))
+    openapi.complete(app, [jobs_api.UrlRequest, jobs_api.TrainRequest])
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.add_api_route("/", lambda: FileResponse(STATIC / "index.html"), include_in_schema=False)
     app.middleware("http")(app.state.metrics.measure)

@@ -70,4 +70,5 @@ class Batcher:
         if model is None:
             raise Problem(503, "no model is active yet; activate one of /v1/models", retry_after=5)
         self.observe(len(texts))
-        return model, model.tagger.scores(texts)
+        parts = [texts[at : at + MAX_BATCH] for at in range(0, len(texts), MAX_BATCH)]  # bounds what the tokenizer holds
+        return model, np.concatenate([model.tagger.scores(part) for part in parts])

@@ -1,11 +1,15 @@
 """Who may do what, how often, and how much: tokens, limits, caps on bodies, and the headers of every answer."""
 
+import asyncio
 import ipaddress
 import secrets
 import time
+from contextlib import suppress
+from typing import Annotated
 from urllib.parse import urlsplit
 
-from fastapi import Request
+from fastapi import Request, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from limits import RateLimitItemPerHour, RateLimitItemPerMinute
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
@@ -14,8 +18,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.problems import Problem, answer
 
 MAX_JSON = 8_000_000  # bytes: 256 texts of 20,000 characters, escaped, are less in all but the oddest scripts
+MAX_REQUEST = 100_000  # bytes of a body that is neither texts nor an upload
 FORM_OVERHEAD = 1_000_000  # bytes of an upload that are not its file
-DRAINED = 64_000_000  # bytes of a body too large that are read and dropped: who still sends does not read the answer
+DRAINED, DRAIN_SECONDS = 64_000_000, 10  # of a body too large that are read and dropped after the answer
 HEADERS = [
     (b"content-security-policy", b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
                                  b"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
@@ -23,18 +28,19 @@ HEADERS = [
     (b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
 ]
+BEARER = HTTPBearer(auto_error=False, description="the service's token (TAGWRIGHT_TOKEN); where none is set, none is needed on "
+                                                  "the machine itself, and nobody else may")
 
 
-async def privileged(request: Request) -> None:
+async def privileged(request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Security(BEARER)]) -> None:
     """For training, activation and removal: the bearer of the token, or, where none is set, this machine itself."""
     _refuse_other_sites(request)
     token = request.app.state.settings.token
     if token is None:
-        if not (_is_loopback(request.client.host if request.client else "") and _is_loopback(request.url.hostname or "")):
+        if not (_is_loopback(request.client.host if request.client else "") and _is_loopback(_named_host(request))):
             raise Problem(403, "only this machine itself may do this, as no token is set (TAGWRIGHT_TOKEN)")
         return
-    scheme, _, given = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not secrets.compare_digest(given.encode(), token.get_secret_value().encode()):
+    if given is None or not secrets.compare_digest(given.credentials.encode(), token.get_secret_value().encode()):
         raise Problem(401, "this needs the header Authorization: Bearer <token>, with the token of this service")
 
 
@@ -62,8 +68,17 @@ def limiter() -> MovingWindowRateLimiter:
 def _refuse_other_sites(request: Request) -> None:
     """A page of another site that this user has open may not use the user's place on this machine."""
     origin = request.headers.get("origin")
-    if origin and urlsplit(origin).netloc != request.headers.get("host"):
+    if origin and origin.partition("://")[2] != request.headers.get("host"):
         raise Problem(403, "a page of another site may not do this")
+
+
+def _named_host(request: Request) -> str:
+    """The host that the client asked for, "" for a header that names none. `request.url` has the server's own address then,
+    which would let a name in that leads here by its DNS entry."""
+    try:
+        return urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
+    except ValueError:
+        return ""
 
 
 def _is_loopback(host: str) -> bool:
@@ -84,8 +99,8 @@ class Caps:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        cap = self.max_upload + FORM_OVERHEAD if scope["path"].startswith("/v1/jobs") else MAX_JSON
-        seen, started = 0, False
+        headers = dict(scope["headers"])
+        cap, seen, started = self.cap(scope["path"], headers.get(b"content-type", b"")), 0, False
 
         async def counted() -> Message:
             nonlocal seen
@@ -102,20 +117,37 @@ class Caps:
                 message["headers"] = [*message["headers"], *HEADERS]
             await send(message)
 
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        declared = headers.get(b"content-length", b"0")
         try:
             if declared.isdigit() and int(declared) > cap:
                 raise _TooLarge
             await self.app(scope, counted, headed)
         except _TooLarge:
-            while seen < cap + DRAINED:
-                message = await receive()
-                seen += len(message.get("body", b""))
-                if message["type"] == "http.disconnect" or not message.get("more_body"):
-                    break
             if not started:
                 reply = answer(413, f"the body has more than {cap:,} bytes", scope["path"], {"Connection": "close"})
-                await reply(scope, receive, headed)
+                await headed({"type": "http.response.start", "status": 413, "headers": reply.raw_headers})
+                await send({"type": "http.response.body", "body": reply.body, "more_body": True})
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(DRAIN_SECONDS):
+                        await drain(receive)
+                await send({"type": "http.response.body", "body": b""})
+
+    def cap(self, path: str, content_type: bytes) -> int:
+        """The most bytes of a body."""
+        if path == "/v1/tags":
+            return MAX_JSON
+        is_upload = path.startswith("/v1/jobs/") and content_type.lower().startswith(b"multipart/form-data")
+        return self.max_upload + FORM_OVERHEAD if is_upload else MAX_REQUEST
+
+
+async def drain(receive: Receive) -> None:
+    """Read on and drop what comes: a connection closed under a client that still sends loses the answer."""
+    seen = 0
+    while seen < DRAINED:
+        message = await receive()
+        seen += len(message.get("body", b""))
+        if message["type"] == "http.disconnect" or not message.get("more_body"):
+            return
 
 
 class _TooLarge(Exception):

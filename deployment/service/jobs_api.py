@@ -4,25 +4,31 @@ import json
 import shutil
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from functools import cache
+from pathlib import PurePosixPath
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Path, Request, Response
 from fastapi.responses import FileResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from python_multipart.multipart import parse_options_header
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.requests import ClientDisconnect
 
-from service import guard, uploads
+from service import guard, problems, uploads
 from service.jobs import Job, JobStore, Unavailable, folder_of, new_id, open_store
+from service.openapi import Whole
 from service.problems import Problem, described
 from service.settings import Settings
 from service.worker import ring
 from tagwright.errors import TagwrightError
-from tagwright.task import Task
+from tagwright.task import ROOT, Task
 
 CHUNK = 1 << 20  # bytes
-MAX_TASK = 100_000  # bytes of a task file
+MAX_TASK = 20_000  # bytes of a task file; the time to read TOML grows with the square of its longest key
+MAX_COLUMN = 200  # characters of a column's name
+JobId = Annotated[str, Path(pattern="^[0-9a-f]{16}$", examples=["0123456789abcdef"])]
 
 
 class Progress(BaseModel):
@@ -55,19 +61,19 @@ class JobsAnswer(BaseModel):
 
 class UrlRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    url: str = Field(max_length=2000)
-    text: str | None = Field(None, max_length=200)
+    url: str = Field(max_length=2000, pattern=uploads.URL, description="of an allowed host (TAGWRIGHT_URL_HOSTS)")
+    text: str | None = Field(None, max_length=MAX_COLUMN, description="the column that holds the text")
 
 
 class TrainSettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    epochs: int | None = Field(None, ge=1, le=50)
-    seed: int | None = Field(None, ge=0, lt=2**31)
+    epochs: Whole | None = Field(None, ge=1, le=50)
+    seed: Whole | None = Field(None, ge=0, lt=2**31)
 
 
 class TrainRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    task: str = Field(pattern=r"^[a-z0-9_-]{1,64}$")
+    task: str = Field(pattern=r"^[a-z0-9_-]{1,64}$", description="one of the service's own tasks")
     settings: TrainSettings = TrainSettings()
 
 
@@ -83,7 +89,7 @@ def router(settings: Settings) -> APIRouter:
         return shown(job)
 
     @routes.post("/tag", status_code=202, dependencies=[Depends(guard.limited("jobs"))],
-                 responses=described(403, 413, 415, 422, 429, 503), openapi_extra=BODIES["tag"])
+                 responses=described(400, 403, 413, 415, 422, 429, 503), openapi_extra=BODIES["tag"])
     async def tag(request: Request, response: Response) -> JobAnswer:
         """Tag the rows of a file: CSV, TSV, JSON Lines, parquet, or plain text with a text a line."""
         with available():
@@ -93,14 +99,17 @@ def router(settings: Settings) -> APIRouter:
         try:
             if is_json(request):
                 wanted = await parsed(request, UrlRequest)
+                uploads.check(wanted.url, settings.url_hosts)
                 ending = uploads.form_of(wanted.url.partition("?")[0])
                 await uploads.fetch(wanted.url, folder / f"input{ending}", settings)
                 name, text = wanted.url.rpartition("/")[2], wanted.text
             else:
-                async with form_of(request) as form:
+                async with form_of(request, {"file"}, {"text"}) as form:
                     file, text = form.get("file"), form.get("text") or None
                     if not isinstance(file, UploadFile) or not (text is None or isinstance(text, str)):
                         raise Problem(422, "the form needs a file in its field `file`, and may name a column in `text`")
+                    if text and len(text) > MAX_COLUMN:
+                        raise Problem(422, f"text: a column's name has at most {MAX_COLUMN} characters")
                     name, ending = file.filename or "", uploads.form_of(file.filename or "")
                     await uploads.save(pieces(file), folder / f"input{ending}", settings.max_upload)
             return await run_in_threadpool(accept, "tag", name, {"file": f"input{ending}", "text": text}, job_id, response)
@@ -109,7 +118,7 @@ def router(settings: Settings) -> APIRouter:
             raise
 
     @routes.post("/train", status_code=202, dependencies=[Depends(guard.privileged), Depends(guard.limited("jobs"))],
-                 responses=described(401, 403, 413, 415, 422, 429, 503), openapi_extra=BODIES["train"])
+                 responses=described(400, 401, 403, 413, 415, 422, 429, 503), openapi_extra=BODIES["train"])
     async def train(request: Request, response: Response) -> JobAnswer:
         """Train a model of a task file and its rows; it goes live if it beats the active one on the same test rows."""
         with available():
@@ -125,7 +134,7 @@ def router(settings: Settings) -> APIRouter:
                     raise Problem(422, str(error)) from None
                 arguments = {"task": wanted.task, "settings": wanted.settings.model_dump(exclude_none=True)}
             else:
-                async with form_of(request) as form:
+                async with form_of(request, {"task", "data"}, {"settings"}) as form:
                     task_file, data = form.get("task"), form.get("data")
                     if not isinstance(task_file, UploadFile) or not isinstance(data, UploadFile):
                         raise Problem(422, "the form needs a task file in `task` and its rows in `data`")
@@ -133,10 +142,13 @@ def router(settings: Settings) -> APIRouter:
                     await uploads.save(pieces(task_file), folder / "task.toml", MAX_TASK)
                     await uploads.save(pieces(data), folder / f"rows{ending}", settings.max_upload)
                     try:
-                        task = Task.load(folder / "task.toml")
-                        given = TrainSettings.model_validate_json(form.get("settings") or "{}")
-                    except (TagwrightError, ValidationError, TypeError) as error:
+                        task = await run_in_threadpool(uploaded_task, folder / "task.toml")
+                    except TagwrightError as error:
                         raise Problem(422, str(error).replace(f"{folder}/", "")) from None
+                    settings_text = form.get("settings") or "{}"
+                    if not isinstance(settings_text, str):
+                        raise Problem(422, "settings: must be JSON in a plain field, not a file")
+                    given = checked(TrainSettings, settings_text)
                 arguments = {"task": "task.toml", "rows": f"rows{ending}", "settings": given.model_dump(exclude_none=True)}
             return await run_in_threadpool(accept, "train", task.name, arguments, job_id, response)
         except BaseException:
@@ -150,12 +162,12 @@ def router(settings: Settings) -> APIRouter:
             return JobsAnswer(jobs=[shown(job) for job in store.newest()])
 
     @routes.get("/{job_id}", responses=described(404, 503))
-    def one(job_id: str) -> JobAnswer:
+    def one(job_id: JobId) -> JobAnswer:
         """How far a job is, and how it ended."""
         return shown(found(job_id))
 
-    @routes.get("/{job_id}/result", response_class=FileResponse, responses=described(404, 409, 410, 503))
-    def result(job_id: str) -> FileResponse:
+    @routes.get("/{job_id}/result", response_class=FileResponse, responses=RESULT | described(404, 409, 410, 503))
+    def result(job_id: JobId) -> FileResponse:
         """The tagged file."""
         job = found(job_id)
         if not job.ended:
@@ -169,7 +181,7 @@ def router(settings: Settings) -> APIRouter:
 
     @routes.delete("/{job_id}", status_code=202, dependencies=[Depends(guard.privileged)],
                    responses=described(401, 403, 404, 503))
-    def remove(job_id: str) -> JobAnswer:
+    def remove(job_id: JobId) -> JobAnswer:
         """Cancel a job that has not ended; remove one that has, with its files."""
         job = found(job_id)
         with available():
@@ -216,20 +228,49 @@ def available():
 
 
 def is_json(request: Request) -> bool:
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind not in ("application/json", "multipart/form-data"):
+    kind, options = parse_options_header(request.headers.get("content-type"))
+    if kind not in (b"application/json", b"multipart/form-data"):
         raise Problem(415, "send multipart/form-data with a file, or application/json")
-    return kind == "application/json"
+    if options.get(b"charset", b"utf-8").lower() not in (b"utf-8", b"utf8"):  # others can spell half a character, or fail
+        raise Problem(415, "send UTF-8")
+    return kind == b"application/json"
 
 
 async def parsed(request: Request, shape: type[BaseModel]) -> Any:
+    return checked(shape, await request.body())
+
+
+def checked(shape: type[BaseModel], content: str | bytes) -> Any:
     try:
-        return shape.model_validate(json.loads(await request.body()))
+        return shape.model_validate(json.loads(content))
     except ValidationError as error:
-        errors = [{"field": ".".join(map(str, entry["loc"])), "message": entry["msg"]} for entry in error.errors()[:20]]
-        raise Problem(422, "; ".join(f"{entry['field']}: {entry['message']}" for entry in errors), errors=errors) from None
+        raise problems.invalid(error.errors()) from None
     except (ValueError, RecursionError) as error:
-        raise Problem(400, f"the body is no JSON: {error}") from None
+        raise Problem(400, f"no JSON: {error}") from None
+
+
+def uploaded_task(path) -> Task:
+    """A task file that came with its rows. Its author is a stranger to this machine: it may name no other file on it, nor an
+    encoder that no task of the service's own names, which would be downloaded, or looked for in its folders.
+
+    Raises TagwrightError for one that does, or that is no task.
+    """
+    task = Task.load(path)
+    source = PurePosixPath(task.source.path)  # never opened: the rows are the uploaded ones
+    if source.is_absolute() or task.source.path.startswith("~") or ".." in source.parts:
+        raise TagwrightError("source.path: the rows are those that come with the task; name no file of this machine")
+    if task.source.test_path is not None:
+        raise TagwrightError("source.test_path: a task that comes with its rows has no other file; split.by can be stratified "
+                             "or position")
+    if unknown := [encoder for encoder in task.encoders if encoder not in own_encoders()]:
+        raise TagwrightError(f"model: {unknown[0][:100]!r} is none of this service's encoders: {', '.join(own_encoders())}")
+    return task
+
+
+@cache
+def own_encoders() -> list[str]:
+    """The encoders that the service's own tasks name."""
+    return sorted({encoder for path in (ROOT / "tasks").glob("*.toml") for encoder in Task.load(path).encoders})
 
 
 @contextmanager
@@ -241,12 +282,20 @@ def _form_errors():
 
 
 class form_of:  # noqa: N801 - used as `async with form_of(request)`
-    def __init__(self, request: Request):
-        self.form = request.form(max_files=2, max_fields=4, max_part_size=10_000)
+    """The form of a request, with at most these files and fields, each once. Raises Problem for another."""
+
+    def __init__(self, request: Request, files: set[str], fields: set[str]):
+        self.names = files | fields
+        self.form = request.form(max_files=len(files), max_fields=len(fields), max_part_size=10_000)
 
     async def __aenter__(self):
         with _form_errors():
-            return await self.form.__aenter__()
+            form = await self.form.__aenter__()
+        names = [name for name, _ in form.multi_items()]
+        if len(set(names)) < len(names) or not self.names.issuperset(names):
+            await form.close()
+            raise Problem(422, f"the form takes {', '.join(sorted(self.names))}, each once")
+        return form
 
     async def __aexit__(self, *error):
         return await self.form.__aexit__(*error)
@@ -257,16 +306,24 @@ async def pieces(file: UploadFile):
         yield piece
 
 
-def _body(form: dict, required: list[str], example: dict) -> dict:
+def _body(shape: type[BaseModel], form: dict, required: list[str], examples: dict) -> dict:
     return {"requestBody": {"required": True, "content": {
-        "multipart/form-data": {"schema": {"type": "object", "properties": form, "required": required}},
-        "application/json": {"schema": {"type": "object"}, "example": example}}}}
+        "multipart/form-data": {"schema": {"type": "object", "properties": form, "required": required,
+                                           "additionalProperties": False},
+                                "encoding": {"settings": {"contentType": "application/json"}} if "settings" in form else {}},
+        "application/json": {"schema": {"$ref": f"#/components/schemas/{shape.__name__}"}, "examples": examples}}}}
 
 
-FILE = {"type": "string", "format": "binary"}
+BINARY = {"type": "string", "format": "binary"}
+RESULT = {200: {"description": "The tagged file", "content": {"application/octet-stream": {"schema": BINARY}}}}
 BODIES = {
-    "tag": _body({"file": FILE, "text": {"type": "string", "description": "the column that holds the text"}}, ["file"],
-                 {"url": "https://example.org/titles.csv"}),
-    "train": _body({"task": FILE, "data": FILE, "settings": {"type": "string", "description": "JSON: epochs, seed"}},
-                   ["task", "data"], {"task": "scifi", "settings": {"epochs": 2}}),
+    "tag": _body(UrlRequest, {
+        "file": BINARY | {"description": f"its name ends in one of {', '.join(uploads.FORMS)}"},
+        "text": {"type": "string", "maxLength": MAX_COLUMN, "description": "the column that holds the text"},
+    }, ["file"], {"url": {"value": {"url": "https://example.org/titles.csv", "text": "title"}}}),
+    "train": _body(TrainRequest, {
+        "task": BINARY | {"description": f"a task file (TOML) of at most {MAX_TASK:,} bytes"},
+        "data": BINARY | {"description": f"its rows; its name ends in one of {', '.join(uploads.FORMS)}"},
+        "settings": {"$ref": "#/components/schemas/TrainSettings"},
+    }, ["task", "data"], {"task": {"value": {"task": "scifi", "settings": {"epochs": 2}}}}),
 }

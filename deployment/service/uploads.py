@@ -1,5 +1,6 @@
 """Files that come in: streamed to disk, capped, and, by URL, only from hosts that are allowed and in no private network."""
 
+import asyncio
 import ipaddress
 import os
 import socket
@@ -13,8 +14,11 @@ from service.problems import Problem
 from service.settings import Settings
 
 FORMS = (".csv", ".tsv", ".jsonl", ".parquet", ".txt")
+PORTS = {"http": 80, "https": 443}
+URL = r"^https?://[A-Za-z0-9._-]+(:[0-9]{1,5})?/[^\s\\]*$"
 MAX_REDIRECTS = 3
 TIMEOUT = 30  # seconds without a byte
+NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 def form_of(name: str) -> str:
@@ -50,19 +54,19 @@ async def fetch(url: str, target: Path, settings: Settings) -> int:
     async with httpx.AsyncClient(timeout=TIMEOUT, trust_env=False) as client:
         for _ in range(MAX_REDIRECTS + 1):
             parts = check(url, settings.url_hosts)
-            address = public_address(parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
+            address = await asyncio.to_thread(public_address, parts.hostname, parts.port or PORTS[parts.scheme])
             # Connect to the very address that was checked, whatever the name's server says the next time.
             host = f"[{address}]" if ":" in address else address
-            request = client.build_request(
-                "GET", parts._replace(netloc=host + (f":{parts.port}" if parts.port else "")).geturl(),
-                headers={"Host": parts.netloc}, extensions={"sni_hostname": parts.hostname})
             try:
+                request = client.build_request(
+                    "GET", parts._replace(netloc=host + (f":{parts.port}" if parts.port else "")).geturl(),
+                    headers={"Host": parts.netloc}, extensions={"sni_hostname": parts.hostname})
                 reply = await client.send(request, stream=True)
-            except httpx.HTTPError as error:
+            except (httpx.HTTPError, httpx.InvalidURL) as error:
                 raise Problem(422, f"{url[:300]}: cannot be fetched: {error}") from None
             try:
-                if reply.is_redirect:
-                    url = urljoin(url, reply.headers["location"])
+                if reply.has_redirect_location:
+                    url = _joined(url, reply.headers["location"])
                     continue
                 if reply.status_code != 200:
                     raise Problem(422, f"{url[:300]}: its server answers {reply.status_code}")
@@ -74,18 +78,28 @@ async def fetch(url: str, target: Path, settings: Settings) -> int:
     raise Problem(422, f"{url[:300]}: more than {MAX_REDIRECTS} redirects")
 
 
+def _joined(url: str, location: str) -> str:
+    try:
+        return urljoin(url, location)
+    except ValueError as error:
+        raise Problem(422, f"{url[:300]}: leads to {location[:300]!r}, which is no URL: {error}") from None
+
+
 def check(url: str, hosts: list[str]):
     """The parts of a URL that may be fetched."""
     try:
         parts = urlsplit(url)
-        port = parts.port  # noqa: F841 - raises ValueError where it is no number
     except ValueError as error:
         raise Problem(422, f"{url[:300]!r}: no URL: {error}") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.password:
+    if parts.scheme not in PORTS or not parts.hostname or "@" in parts.netloc:
         raise Problem(422, "the URL must be http://host/… or https://host/…, without a user's name")
     if parts.hostname.lower() not in {host.lower() for host in hosts}:
         allowed = ", ".join(hosts) or "none; this service takes uploads only"
         raise Problem(403, f"files may not be fetched from {parts.hostname[:100]!r}; allowed hosts: {allowed}")
+    try:
+        parts.port  # noqa: B018 - it is looked at when it is asked for
+    except ValueError as error:
+        raise Problem(422, f"{url[:300]!r}: no URL: {error}") from None
     return parts
 
 
@@ -93,14 +107,19 @@ def public_address(host: str, port: int) -> str:
     """An address of the host, all of which must be public: a name may not lead into this network."""
     try:
         found = {entry[4][0] for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # UnicodeError: a label of more than 63 characters
         raise Problem(422, f"{host}: cannot be found: {error}") from None
-    for text in found:
-        address = ipaddress.ip_address(text.split("%")[0])
-        if not is_public(getattr(address, "ipv4_mapped", None) or address):
-            raise Problem(403, f"{host} is not a public address")
+    if not all(is_public(ipaddress.ip_address(text.split("%")[0])) for text in found):
+        raise Problem(403, f"{host} is not a public address")
     return sorted(found, key=len)[0]
 
 
 def is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """Also of an IPv4 address that an IPv6 one stands for: mapped, 6to4, or by NAT64."""
+    if address.version == 6:
+        inner = address.ipv4_mapped or address.sixtofour
+        if address in NAT64:
+            inner = ipaddress.IPv4Address(address.packed[-4:])
+        if inner:
+            return is_public(inner)
     return address.is_global and not address.is_multicast
