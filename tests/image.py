@@ -197,7 +197,9 @@ def container(stage: Stage, folder: Path, command: list[str], tmpfs: list[str], 
     for path in (merged, volume, work):
         path.mkdir()
     user = stage.settings["USER"]
-    drop = ["setpriv", "--reuid", user, "--regid", user, "--clear-groups", "--no-new-privs", "--bounding-set=-all",
+    users = [line.split(":") for line in (stage.upper / "etc/passwd").read_text().splitlines()]
+    group, = (gid for _, _, uid, gid, *_ in users if uid == user)
+    drop = ["setpriv", "--reuid", user, "--regid", group, "--clear-groups", "--no-new-privs", "--bounding-set=-all",
             "--inh-caps=-all"]
     script = (f'{MOUNT} && ip link set lo up && cp -a "$MERGED$DATA/." "$VOLUME" && '
               'chown --reference="$MERGED$DATA" "$VOLUME" && for place in $SHOWN; do mkdir -p "$MERGED${place%%=*}" && '

@@ -9,6 +9,10 @@ import shutil
 import string
 import subprocess
 import sys
+import threading
+import time
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib import metadata
 from pathlib import Path
 
@@ -22,9 +26,14 @@ from moto.core import set_initial_no_auth_action_count
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from s3 import S3
+from service import health, worker
+from service.__main__ import take_in
+from service.jobs import Unavailable
+from service.registry import Registry
+from service.settings import Settings
 from test_publishing import FIRST, make_model
 
-from tagwright.bundle import read_bundle
+from tagwright.bundle import read_bundle, write_bundle
 from tagwright.errors import TagwrightError
 from tagwright.publishing import publish, pull
 from tagwright.task import ROOT
@@ -32,10 +41,11 @@ from tagwright.task import ROOT
 SERVICE = ROOT / "deployment" / "service"
 AWS = ROOT / "deployment" / "aws"
 DOCKERFILE, COMPOSE = SERVICE / "Dockerfile", yaml.safe_load((SERVICE / "compose.yaml").read_text(encoding="utf8"))
+# The tag !override, which is Compose's own, says that the list takes the place of that in compose.yaml.
+IN_S3 = (SERVICE / "compose.s3.yaml").read_text(encoding="utf8").replace(" !override", "")
 WORKFLOW, CIRCLECI = ROOT / ".github/workflows/ci.yml", ROOT / ".circleci/config.yml"
 UNITS = sorted((SERVICE / "systemd").glob("*.service"))
 DOCS = (ROOT / "docs" / "deployment.md").read_text(encoding="utf8")
-whole = pytest.mark.skipif(not (SERVICE / "__main__.py").exists(), reason="the service is not there yet")
 
 
 def run(program: str, *arguments) -> str:
@@ -47,10 +57,8 @@ def run(program: str, *arguments) -> str:
     return result.stdout
 
 
-def settings() -> set[str]:
+def variables() -> set[str]:
     """The environment variables that the service reads."""
-    from service.settings import Settings
-
     return {f"TAGWRIGHT_{name.upper()}" for name in Settings.model_fields}
 
 
@@ -178,30 +186,63 @@ def model(demo_run, tmp_path_factory):
     return folder
 
 
+def started(stage, folder: Path, command: list[str], shown: dict[str, Path]):
+    """A container of the image, as compose starts the API. It has no Redis until a test starts one in it."""
+    tmpfs = [place.partition(":")[0] for place in COMPOSE["services"]["api"]["tmpfs"]]
+    return image.container(stage, folder, command, tmpfs, shown, {"TAGWRIGHT_REDIS": "redis://127.0.0.1:6379/0"})
+
+
 @pytest.fixture
 def service(api_image, model, tmp_path):
-    """The image's container, started as compose starts the API."""
-    api = COMPOSE["services"]["api"]
-    assert api["read_only"]
-    tmpfs = [place.partition(":")[0] for place in api["tmpfs"]]
-    redis = {"TAGWRIGHT_REDIS": "redis://127.0.0.1:6379/0"}
-    with image.container(api_image, tmp_path, api["command"], tmpfs, {"/model": model}, redis) as container:
+    with started(api_image, tmp_path, COMPOSE["services"]["api"]["command"], {"/model": model}) as container:
         container.wait_until_healthy()
         yield container
 
 
-@whole
+def answer(container, call: str) -> tuple[int, str]:
+    """Status and body of a request of httpx, made inside the container."""
+    client = "httpx.Client(base_url='http://127.0.0.1:8000')"
+    script = f"import httpx; reply = {client}.{call}; print(reply.status_code, reply.text)"
+    done = container.run("python", "-c", script)
+    assert done.returncode == 0, done.stderr + container.log.read_text()
+    status, _, body = done.stdout.partition(" ")
+    return int(status), body.strip()
+
+
 def test_the_image_serves_as_compose_starts_it(service):
     """Redis is away: texts are tagged all the same."""
-    ask = "import httpx, sys; answer = httpx.{}; print(answer.text); sys.exit(answer.status_code != 200)"
-    ready = service.run("python", "-c", ask.format("get('http://127.0.0.1:8000/readyz')"))
-    assert ready.returncode == 0, ready.stdout + service.log.read_text()
-    call = "post('http://127.0.0.1:8000/v1/tags', json={'text': {'title': 'Which Dune book explains the spice?'}})"
-    tagged = service.run("python", "-c", ask.format(call))
-    assert tagged.returncode == 0, tagged.stdout + tagged.stderr
-    assert json.loads(tagged.stdout)["results"][0]["tags"][0]["label"] == "dune"
-    assert service.run("touch", "/app/service/api.py").returncode
-    assert service.run("python", "-c", "import torch").returncode
+    assert answer(service, "get('/healthz')") == (200, "ok")
+    assert answer(service, "get('/readyz')") == (200, "ready")
+    status, body = answer(service, "post('/v1/tags', json={'text': {'title': 'Which Dune book explains the spice?'}})")
+    assert status == 200
+    assert json.loads(body)["results"][0]["tags"][0]["label"] == "dune"
+    status, body = answer(service, "get('/v1/jobs')")
+    assert (status, json.loads(body)["status"]) == (503, 503)
+
+
+def test_its_user_can_write_nowhere_but_to_data_and_tmp(service):
+    names = service.run("python", "-c", "import grp, os, pwd; print(os.getuid(), pwd.getpwuid(os.getuid())[0], "
+                                        "grp.getgrgid(os.getgid())[0], os.getgroups())").stdout
+    assert names == "10001 tagwright tagwright []\n"
+    for place in ("/app/service/api.py", "/app/new", "/opt/venv/new", "/etc/new", "/model/new", "/new"):
+        assert "denied" in (refused := service.run("touch", place).stderr) or "Read-only" in refused, place
+    for place in ("/data/new", "/tmp/new"):
+        assert service.run("touch", place).returncode == 0, place
+
+
+def test_the_api_image_holds_what_serves_and_nothing_else(api_image):
+    folders = api_image.upper.glob("opt/venv/lib/python3*/site-packages/*.dist-info")
+    installed = {canonicalize_name(folder.name.partition("-")[0]) for folder in folders}
+    assert installed == installed_by(SERVING)
+    assert not installed & {"torch", "transformers", "fastai", "ohmeow-blurr"}
+
+
+def test_without_a_model_the_image_is_well_but_not_ready(api_image, tmp_path):
+    """As compose.s3.yaml starts it, while the registry is empty."""
+    command = yaml.safe_load(IN_S3)["services"]["api"]["command"]
+    with started(api_image, tmp_path, command, {}) as container:
+        container.wait_until_healthy()
+        assert answer(container, "get('/readyz')")[0] == 503
 
 
 JOB = """
@@ -219,14 +260,117 @@ sys.exit(client.get(job["result"]).raise_for_status().text.count("dune") < 50)
 """
 
 
-@whole
 @pytest.mark.skipif(not shutil.which("redis-server"), reason="needs redis-server")
 def test_the_image_tags_a_file_as_a_worker_behind_redis(service):
+    check = json.loads(re.search(r"\[.*\]", dict(image.parse(DOCKERFILE)["worker"].steps)["HEALTHCHECK"])[0])
     service.start("redis-server", "--dir", "/tmp")
+    assert service.run(*check).returncode == 1  # no worker yet
     service.start("python", "-m", "service", "worker")
-    service.wait_until_healthy(check=["python", "-m", "service.health", "worker"])
+    service.wait_until_healthy(check=check)
     done = service.run("python", "-c", JOB)
     assert done.returncode == 0, done.stdout + done.stderr + service.log.read_text()
+
+
+# --- what the service does for its deployment ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def data(tmp_path):
+    return Settings(models=str(tmp_path / "models"), data=tmp_path, redis=None)
+
+
+@pytest.mark.parametrize("failure", [None, Unavailable("away"), OSError("disk")], ids=["none", "jobs", "disk"])
+def test_a_worker_is_well_while_its_watch_finds_the_jobs(data, monkeypatch, failure):
+    class Store:
+        looks = 0
+
+        def waiting(self):
+            self.looks += 1
+            if failure:
+                raise failure
+            return []
+
+        def _all(self, limit):
+            return []
+
+    def sleep(seconds):
+        if store.looks == 2:
+            raise KeyboardInterrupt
+
+    store = Store()
+    monkeypatch.setattr(worker.time, "sleep", sleep)
+    assert not health.worker_is_well(data.data)
+    with pytest.raises(KeyboardInterrupt):
+        worker.watch(data, store)
+    assert store.looks == 2  # a failure does not end the watch
+    assert health.worker_is_well(data.data) == (failure is None)
+
+
+def test_a_worker_whose_watch_has_stopped_is_ill(data):
+    assert health.STALE > 3 * worker.WATCH
+    health.beat(data.data)
+    assert health.worker_is_well(data.data)
+    beat, = data.data.glob("*.alive")
+    long_ago = time.time() - health.STALE - 1
+    os.utime(beat, (long_ago, long_ago))
+    assert not health.worker_is_well(data.data)
+
+
+@pytest.mark.parametrize("status", [200, 500, None])
+def test_an_api_is_well_when_it_answers(status, monkeypatch, capsys):
+    class Api(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(status if self.path == "/healthz" else 404)
+            self.end_headers()
+
+        def log_message(self, *args):
+            pass
+
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # which is not asked
+    with HTTPServer(("127.0.0.1", 0), Api) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        if status:
+            assert health.api_is_well(server.server_port) == (status == 200)
+        server.shutdown()
+    if status is None:
+        with pytest.raises(ConnectionRefusedError):
+            health.api_is_well(server.server_port)
+
+
+def test_an_empty_variable_counts_as_not_set(monkeypatch):
+    """As `TAGWRIGHT_TOKEN=` in a file .env gives it: an empty token would be one that everybody knows."""
+    for name in variables():
+        monkeypatch.delenv(name, raising=False)
+    unset = Settings()
+    for name in variables():
+        monkeypatch.setenv(name, "")
+    assert Settings() == unset
+    assert unset.token is None
+    monkeypatch.setenv("TAGWRIGHT_TOKEN", "a secret")
+    assert Settings().token.get_secret_value() == "a secret"
+
+
+def small(model: Path, folder: Path, **changes) -> Path:
+    """A copy of a model that can only answer, with something changed in its manifest."""
+    shutil.copytree(model, folder, ignore=shutil.ignore_patterns("model.safetensors", "model.onnx", "model_q4.onnx"))
+    write_bundle(folder, replace(read_bundle(model), **changes))
+    return folder
+
+
+def test_the_model_of_the_command_line_undoes_no_activation(demo_run, data, tmp_path):
+    """compose gives `--model` at each start: at the first it is activated, later it only takes its forerunner's place."""
+    first = small(demo_run.root / "tagger", tmp_path / "first")
+    registry = Registry(data)
+    take_in(registry, first, None)
+    assert registry.state() == {"active": "scifi", "previous": None}
+    registry.add(small(first, tmp_path / "better", title="Better"), "better")
+    registry.activate("better")
+    take_in(Registry(data), first, None)
+    assert registry.state() == {"active": "better", "previous": "scifi"}
+    newer = small(first, tmp_path / "newer", title="Newer")
+    take_in(Registry(data), newer, None)
+    assert registry.state() == {"active": "better", "previous": "scifi"}
+    assert registry.manifest("scifi").title == "Newer"
 
 
 # --- compose and continuous integration -----------------------------------------------------------------------------
@@ -237,6 +381,14 @@ def test_the_image_tags_a_file_as_a_worker_behind_redis(service):
     ids=lambda value: value if isinstance(value, str) else "")
 def test_it_is_as_its_published_schema_says(schema, path):
     run("check-jsonschema", "--builtin-schema", f"vendor.{schema}", path)
+
+
+def test_with_models_in_s3_no_container_needs_one_of_its_own(tmp_path):
+    (tmp_path / "compose.yaml").write_text(IN_S3, encoding="utf8")
+    run("check-jsonschema", "--builtin-schema", "vendor.compose-spec", tmp_path / "compose.yaml")
+    here, there = COMPOSE["services"]["api"], yaml.safe_load(IN_S3)["services"]["api"]
+    assert here["command"] == [*there["command"], "--model", "/model"]
+    assert [volume for volume in here["volumes"] if "/model" not in json.dumps(volume)] == there["volumes"]
 
 
 @pytest.mark.parametrize("name", COMPOSE["services"])
@@ -459,6 +611,8 @@ Template.add_multi_constructor("!", lambda loader, suffix, node: {suffix: loader
 
 def test_only_https_is_open_to_addresses_all_else_to_groups():
     template = yaml.load((AWS / "network.yaml").read_text(encoding="utf8"), Template)  # noqa: S506 - a SafeLoader
+    assert {resource["Type"] for resource in template["Resources"].values()} \
+        == {"AWS::EC2::SecurityGroup", "AWS::EC2::InstanceConnectEndpoint"}  # no rule stands on its own
     groups = {name: resource["Properties"].get("SecurityGroupIngress", []) for name, resource in template["Resources"].items()
               if resource["Type"] == "AWS::EC2::SecurityGroup"}
     rules = [(name, rule) for name, ingress in groups.items() for rule in ingress]
@@ -493,17 +647,15 @@ def test_the_files_and_targets_that_it_names_exist():
         assert f"\n{target}:" in makefile, target
 
 
-@whole
 def test_every_setting_is_described_and_every_described_one_exists():
-    assert set(re.findall(r"^\| `(TAGWRIGHT_\w+)`", DOCS, re.MULTILINE)) == settings()
+    assert set(re.findall(r"^\| `(TAGWRIGHT_\w+)`", DOCS, re.MULTILINE)) == variables()
 
 
-@whole
 def test_compose_and_the_units_set_only_what_the_service_reads():
     example = (SERVICE / "systemd" / "tagwright.env.example").read_text(encoding="utf8")
-    assert set(re.findall(r"^#?(TAGWRIGHT_\w+)=", example, re.MULTILINE)) <= settings()
+    assert set(re.findall(r"^#?(TAGWRIGHT_\w+)=", example, re.MULTILINE)) <= variables()
     for name in ("api", "worker"):
-        assert {key for key in COMPOSE["services"][name]["environment"] if key.startswith("TAGWRIGHT_")} <= settings()
+        assert {key for key in COMPOSE["services"][name]["environment"] if key.startswith("TAGWRIGHT_")} <= variables()
 
 
 @pytest.mark.skipif(not shutil.which("aws") or not shutil.which("envsubst"), reason="needs the AWS command line and envsubst")

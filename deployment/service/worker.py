@@ -16,6 +16,7 @@ from pathlib import Path
 from celery import Celery, signals
 from kombu.exceptions import OperationalError
 
+from service import health
 from service.jobs import LEASE, Cancelled, Job, JobStore, Lost, Unavailable, folder_of, open_store
 from service.registry import Registry
 from service.settings import Settings
@@ -79,7 +80,8 @@ def watch(settings: Settings, store: JobStore) -> None:
                              if job.state == "queued" else None)
                 ring(settings, job.id)
             sweep(settings, store)
-        except Unavailable as error:
+            health.beat(settings.data)
+        except (Unavailable, OSError) as error:
             log.warning("jobs cannot be reached: %s", error)
         time.sleep(WATCH)
 
