@@ -589,6 +589,26 @@ def test_a_machine_reads_models_activates_them_and_keeps_results_and_nothing_els
     assert read_bundle(tmp_path / "pulled")
 
 
+def test_the_registry_of_a_machine_needs_no_more_rights_than_that(demo_run, aws, monkeypatch, tmp_path):
+    models = f"s3://{NAMES['BUCKET']}/models"
+    model = small(demo_run.root / "tagger", tmp_path / "model")
+    publish(model, f"{models}/scifi")
+    as_instance(monkeypatch, "instance")
+    registry = Registry(Settings(models=models, data=tmp_path / "data"))
+
+    @set_initial_no_auth_action_count(0)
+    def deeds():
+        assert registry.current() is None
+        assert registry.names() == ["scifi"]
+        assert registry.activate("scifi").name == "scifi"
+        assert registry.state() == {"active": "scifi", "previous": None}
+        assert registry.entry("scifi", registry.state())["bytes"] > 20_000_000
+        with pytest.raises(TagwrightError, match="no access"):
+            registry.add(model, "other")
+
+    deeds()
+
+
 def test_a_machine_that_trains_may_publish_models_and_only_models(aws, monkeypatch, tmp_path):
     model = make_model(tmp_path / "model", FIRST)
     as_instance(monkeypatch, "instance", "instance-training")
@@ -655,7 +675,9 @@ def test_compose_and_the_units_set_only_what_the_service_reads():
     example = (SERVICE / "systemd" / "tagwright.env.example").read_text(encoding="utf8")
     assert set(re.findall(r"^#?(TAGWRIGHT_\w+)=", example, re.MULTILINE)) <= variables()
     for name in ("api", "worker"):
-        assert {key for key in COMPOSE["services"][name]["environment"] if key.startswith("TAGWRIGHT_")} <= variables()
+        # boto3 reads AWS_DEFAULT_REGION (not AWS_REGION), uvicorn FORWARDED_ALLOW_IPS.
+        others = {"AWS_DEFAULT_REGION", "FORWARDED_ALLOW_IPS"}
+        assert variables() - {"TAGWRIGHT_DATA"} == set(COMPOSE["services"][name]["environment"]) - others
 
 
 @pytest.mark.skipif(not shutil.which("aws") or not shutil.which("envsubst"), reason="needs the AWS command line and envsubst")
