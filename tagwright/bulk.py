@@ -167,10 +167,10 @@ def _tag_chunks(tagger: Tagger, source: Source, chunks: Iterator[Chunk], own: di
                 progress: Callable[[int, int | None], None]) -> dict:
     """Tag the chunks that are not there yet, on all cores; the rejected rows are written anew by every run."""
     counts = {"rows": 0, "written": 0, "rejected": Counter(), "resumed": 0, "chunks": 0}
-    there = min(source.rows, CHUNK_ROWS * len(list(parts.glob("*.parquet"))))  # not counted into the bar's rate
+    done = min(source.rows, CHUNK_ROWS * len(list(parts.glob("*.parquet"))))
     running: deque = deque()
     with (ThreadPoolExecutor(cores()) as pool, (parts / "rejected.jsonl").open("w", encoding="utf8") as rejected,
-          tqdm(total=source.rows, initial=there, desc="tag", unit=" rows", smoothing=0, disable=None) as bar):
+          tqdm(total=source.rows, initial=done, desc="tag", unit=" rows", smoothing=0, disable=None) as bar):
         try:
             for chunk in chunks:
                 counts["chunks"] += 1
@@ -184,20 +184,22 @@ def _tag_chunks(tagger: Tagger, source: Source, chunks: Iterator[Chunk], own: di
                     continue
                 running.append((pool.submit(_tag_chunk, tagger, chunk, own, part), chunk.rows))
                 if len(running) > 2 * cores():  # bounds the memory: reading is quicker than tagging
-                    _await(running, bar)
-                    progress(int(bar.n), source.rows)
+                    done += _await(running, bar)
+                    progress(done, source.rows)
             while running:
-                _await(running, bar)
-                progress(int(bar.n), source.rows)
+                done += _await(running, bar)
+                progress(done, source.rows)
         finally:
             pool.shutdown(cancel_futures=True)
     return counts
 
 
-def _await(running: deque, bar: tqdm) -> None:
+def _await(running: deque, bar: tqdm) -> int:
+    """Wait for the oldest chunk; returns its rows."""
     future, rows = running.popleft()
     future.result()
     bar.update(rows)
+    return rows
 
 
 def _tag_chunk(tagger: Tagger, chunk: Chunk, own: dict[str, pa.DataType], part: Path) -> None:

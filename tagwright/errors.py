@@ -11,6 +11,10 @@ class TagwrightError(Exception):
     """A fault in what the user gave (a file, a task, a model folder); a command prints it as one line and exits 2."""
 
 
+class Busy(TagwrightError):
+    """Another process is at work in the same folder."""
+
+
 class Paused(Exception):
     """Long work stopped before its end, with everything so far saved: its text says what is saved and when to go on.
 

@@ -22,7 +22,7 @@ from importlib import metadata
 from pathlib import Path
 
 from tagwright import __version__
-from tagwright.errors import TagwrightError
+from tagwright.errors import Busy, TagwrightError
 
 RECORD = "run.json"
 # Modules that compute nothing a stage writes.
@@ -165,7 +165,7 @@ def alone(folder: Path, command: str) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise TagwrightError(f"{folder}: another `{command}` is at work there") from None
+            raise Busy(f"{folder}: another `{command}` is at work there") from None
         yield
 
 

@@ -12,17 +12,14 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import onnx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from onnx import TensorProto, helper, numpy_helper
-from tokenizers import Tokenizer, models, pre_tokenizers
+from words import SURE, expected, make_rows, make_words_model
 
 from tagwright import bulk
 from tagwright.bulk import tag_file
-from tagwright.bundle import Manifest, read_bundle, write_bundle
+from tagwright.bundle import read_bundle, write_bundle
 from tagwright.errors import TagwrightError
 from tagwright.rows import scan
 from tagwright.stage import alone
@@ -30,49 +27,11 @@ from tagwright.tagger import Tagger
 
 SCRIPT = Path(sys.executable).parent / "tagwright"
 WORKER = "import sys; from pathlib import Path; from tagwright.bulk import tag_file; tag_file(*map(Path, sys.argv[1:]))"
-WORDS = ["salt", "rice", "bread", "fish", "eggs"]
-SURE = 0.982  # the score of a word that the text holds
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
-    """A model folder that any Tagger loads, tiny: its labels are WORDS, and a text gets those that it holds."""
-    folder = tmp_path_factory.mktemp("work") / "words" / "tagger"
-    (folder / "onnx").mkdir(parents=True)
-    vocabulary = {"[PAD]": 0, "[UNK]": 1} | {word: number + 2 for number, word in enumerate(WORDS)}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.save(str(folder / "tokenizer.json"))
-    rows = np.zeros((len(vocabulary), len(WORDS)), dtype=np.float32)
-    rows[2:] = 8 * np.eye(len(WORDS))
-    constants = [numpy_helper.from_array(rows, "rows"), numpy_helper.from_array(np.array([1]), "tokens"),
-                 numpy_helper.from_array(np.array(-4, dtype=np.float32), "bias")]
-    nodes = [helper.make_node("Gather", ["rows", "input_ids"], ["vectors"]),
-             helper.make_node("Cast", ["attention_mask"], ["mask"], to=TensorProto.FLOAT),
-             helper.make_node("Unsqueeze", ["mask", "two"], ["wide"]),
-             helper.make_node("Mul", ["vectors", "wide"], ["real"]),
-             helper.make_node("ReduceMax", ["real", "tokens"], ["found"], keepdims=0),
-             helper.make_node("Add", ["found", "bias"], ["logits"])]
-    constants.append(numpy_helper.from_array(np.array([2]), "two"))
-    inputs = [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "tokens"])
-              for name in ("input_ids", "attention_mask")]
-    output = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", len(WORDS)])
-    graph = helper.make_graph(nodes, "words", inputs, [output], constants)
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10),
-              folder / "onnx" / "model_quantized.onnx")
-    write_bundle(folder, Manifest("words", "Words", "multilabel", WORDS, [0.5] * len(WORDS), ["title", "body"],
-                                  "{title}\n\n{body}", 64, 0, "none"))
-    return folder
-
-
-def make_rows(count: int, seed: int = 0) -> list[dict]:
-    chance = random.Random(seed)
-    return [{"id": number, "title": " ".join(chance.choices([*WORDS, "with", "and"], k=chance.randint(1, 9))),
-             "body": chance.choice(["", "über “bread”,\nor not"])} for number in range(count)]
-
-
-def expected(row: dict) -> set[str]:
-    return {word for word in WORDS if word in row["title"].split() or word in row.get("body", "")}
+    return make_words_model(tmp_path_factory.mktemp("work") / "words" / "tagger")
 
 
 def write(path: Path, rows: list[dict]) -> Path:
@@ -266,11 +225,11 @@ def test_outputs_that_cannot_be_written_are_refused_before_any_work(model, tmp_p
 def test_a_file_that_changes_while_it_is_read_is_refused(model, tmp_path, monkeypatch):
     source, out = write(tmp_path / "in.csv", make_rows(30_000)), tmp_path / "out.csv"
 
-    def append(running, bar, wait=bulk._await) -> None:
+    def append(running, bar, wait=bulk._await) -> int:
         monkeypatch.setattr(bulk, "_await", wait)
         with source.open("a") as file:
             file.write("30000,salt,\n")
-        wait(running, bar)
+        return wait(running, bar)
 
     monkeypatch.setattr(bulk, "_await", append)
     with pytest.raises(TagwrightError, match="changed while it was read"):

@@ -30,7 +30,7 @@ from packaging.utils import canonicalize_name
 from s3 import S3
 from service import health, worker
 from service.__main__ import take_in
-from service.jobs import Unavailable, open_store
+from service.jobs import Unavailable
 from service.registry import Registry
 from service.settings import Settings
 from test_publishing import FIRST, make_model
@@ -294,18 +294,32 @@ def data(tmp_path):
 def test_a_worker_is_well_while_its_watch_finds_the_jobs(data, monkeypatch, failure):
     outcomes = iter([failure, failure, SystemExit])  # a failure does not end the watch
 
-    def waiting():
+    def unfinished():
         if outcome := next(outcomes):
             raise outcome
         return []
 
-    store = open_store(data)
-    monkeypatch.setattr(store, "waiting", waiting)
+    idle = worker.Worker(data)
+    monkeypatch.setattr(idle.store, "unfinished", unfinished)
     monkeypatch.setattr(worker, "WATCH", 0.01)
     assert not health.worker_is_well(data.data)
     with pytest.raises(SystemExit):
-        worker.watch(data, store)
+        idle.watch()
     assert health.worker_is_well(data.data) == (failure is None)
+
+
+def test_a_worker_is_well_while_it_works(data, monkeypatch):
+    busy = worker.Worker(data)
+    monkeypatch.setattr(worker, "WATCH", 0.01)
+    with busy.busy:
+        watch = threading.Thread(target=busy.watch)
+        watch.start()
+        until = time.monotonic() + 10
+        while not health.worker_is_well(data.data) and time.monotonic() < until:
+            time.sleep(0.01)
+        busy.ending.set()
+        watch.join()
+    assert health.worker_is_well(data.data)
 
 
 def test_a_worker_whose_watch_has_stopped_is_ill(data):
@@ -641,7 +655,7 @@ def test_the_registry_of_a_machine_needs_no_more_rights_than_that(demo_run, aws,
 
     @set_initial_no_auth_action_count(0)
     def deeds():
-        assert registry.current() is None
+        assert registry.state()["active"] is None
         assert registry.names() == ["scifi"]
         assert registry.activate("scifi").name == "scifi"
         assert registry.state() == {"active": "scifi", "previous": None}

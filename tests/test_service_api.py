@@ -206,20 +206,19 @@ def test_a_client_that_asks_too_often_waits(service):
 
 
 def test_a_file_is_tagged_row_by_row(service, demo_run, monkeypatch):
-    store = jobs.open_store(service.settings)
     lines = demo_run.sample.read_text(encoding="utf8").splitlines()[:30]
     reply = service.http.post("/v1/jobs/tag", files={"file": ("../../rows.jsonl", "\n".join(lines))})
     assert reply.status_code == 202
     job = reply.json()
     assert (job["state"], reply.headers["location"]) == ("queued", f"/v1/jobs/{job['id']}")
     assert problem(service.http.get(f"/v1/jobs/{job['id']}/result"), 409)
-    worker.run(service.settings, store, job["id"])
+    worker.Worker(service.settings).work(job["id"])
     job = service.http.get(f"/v1/jobs/{job['id']}").json()
     assert (job["state"], job["error"], job["progress"]["done"], job["model"]) == ("succeeded", None, 30, "scifi")
     rows = [json.loads(line) for line in service.http.get(job["result"]).text.splitlines()]
     assert [row["title"] for row in rows] == [json.loads(line)["title"] for line in lines]
     assert all(isinstance(row["tagwright_tags"], list) for row in rows)
-    worker.run(service.settings, store, job["id"])  # a second message changes nothing
+    worker.Worker(service.settings).work(job["id"])  # a second message changes nothing
     assert service.http.get(f"/v1/jobs/{job['id']}").json()["state"] == "succeeded"
     assert service.http.delete(f"/v1/jobs/{job['id']}").status_code == 202
     assert problem(service.http.get(f"/v1/jobs/{job['id']}"), 404)
@@ -227,7 +226,7 @@ def test_a_file_is_tagged_row_by_row(service, demo_run, monkeypatch):
 
 def test_a_job_that_fails_says_so(service):
     reply = service.http.post("/v1/jobs/tag", files={"file": ("rows.csv", "a,b\n1,2\n")})
-    worker.run(service.settings, jobs.open_store(service.settings), reply.json()["id"])
+    worker.Worker(service.settings).work(reply.json()["id"])
     job = service.http.get(f"/v1/jobs/{reply.json()['id']}").json()
     assert job["state"] == "failed"
     assert "no column 'title'" in job["error"]
@@ -237,7 +236,7 @@ def test_a_job_that_fails_says_so(service):
 def test_a_cancelled_job_is_not_begun(service):
     job = service.http.post("/v1/jobs/tag", files={"file": ("rows.txt", "robots\n")}).json()
     assert service.http.delete(f"/v1/jobs/{job['id']}").json()["state"] == "cancelled"
-    worker.run(service.settings, jobs.open_store(service.settings), job["id"])
+    worker.Worker(service.settings).work(job["id"])
     assert service.http.get(f"/v1/jobs/{job['id']}").json()["state"] == "cancelled"
 
 
@@ -272,7 +271,7 @@ def test_a_lease_that_has_run_out_passes_to_another_worker(tmp_path):
     assert store.claim(job.id, "first")
     assert store.claim(job.id, "second") is None
     store.change(job.id, lambda job: setattr(job, "heartbeat", time.time() - jobs.LEASE - 1))
-    assert [entry.id for entry in store.waiting()] == [job.id]
+    assert [entry.id for entry in store.unfinished() if entry.waiting] == [job.id]
     assert store.claim(job.id, "second")
     with pytest.raises(jobs.Lost):
         store.beat(job.id, "first", done=5)

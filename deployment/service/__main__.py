@@ -60,7 +60,11 @@ def together(options: argparse.Namespace) -> None:
     children = [subprocess.Popen(command) for command in (api, [*own, "worker"])]
     print(f"service: http://{options.host}:{options.port}", flush=True)
 
-    def end(*_) -> None:
+    told = False
+
+    def end(*signals) -> None:
+        nonlocal told
+        told = told or bool(signals)
         for child in children:
             child.terminate()
 
@@ -73,7 +77,7 @@ def together(options: argparse.Namespace) -> None:
             child.wait(END_WITHIN)
         except subprocess.TimeoutExpired:
             child.kill()
-    sys.exit(abs(first))
+    sys.exit(0 if told else abs(first) or 1)
 
 
 def wait_for_one(children: list[subprocess.Popen]) -> int:

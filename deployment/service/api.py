@@ -1,6 +1,8 @@
 """The service's HTTP interface. `create_app` makes it; `uvicorn --factory service.api:create_app` serves it."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +23,7 @@ from tagwright.errors import TagwrightError
 
 STATIC = Path(__file__).parent / "static"
 MAX_TEXTS, MAX_NEXT = 256, 50
+REFRESH = 1.0  # seconds
 Text = str | dict[str, str]
 
 
@@ -101,7 +104,7 @@ async def tags(request: Request, body: TagsRequest) -> TagsAnswer:
     """Tag one text, or up to 256, at once."""
     texts = [body.text] if body.texts is None else body.texts
     state = request.app.state
-    fields = (state.registry.cached or await _active(request)).tagger.manifest.fields
+    fields = _active(request).tagger.manifest.fields
     _check(texts, fields, state.settings.max_text)
     try:
         model, scores = await state.batcher.scores(texts)
@@ -132,7 +135,7 @@ def _check(texts: list[Text], fields: list[str], longest: int) -> None:
 @router.get("/v1/labels", responses=described(503))
 async def labels(request: Request) -> LabelsAnswer:
     """The labels of the active model, with the scores from which on they are given."""
-    model = await _active(request)
+    model = _active(request)
     pairs = zip(model.tagger.labels, model.tagger.thresholds, strict=True)
     return LabelsAnswer(model=Identity(**model.identity), kind=model.tagger.manifest.kind,
                         labels=[Threshold(label=label, threshold=round(float(threshold), 4)) for label, threshold in pairs])
@@ -178,7 +181,7 @@ async def healthz() -> str:
 @router.get("/readyz", response_class=PlainTextResponse, responses=described(503))
 async def readyz(request: Request) -> str:
     """Whether a model is active."""
-    await _active(request)
+    _active(request)
     return "ready"
 
 
@@ -188,20 +191,34 @@ async def metrics(request: Request) -> str:
     return request.app.state.metrics.text()
 
 
-async def _active(request: Request) -> Model:
-    model = await asyncio.to_thread(request.app.state.registry.current)
+def _active(request: Request) -> Model:
+    model = request.app.state.registry.model
     if model is None:
         raise Problem(503, "no model is active yet; activate one of /v1/models", retry_after=5)
     return model
 
 
+@asynccontextmanager
+async def _refreshing(app: FastAPI) -> AsyncIterator[None]:
+    """Activations by other processes are noticed within REFRESH; no request waits for a model that is loaded."""
+    async def refresh() -> None:
+        while True:
+            await asyncio.sleep(REFRESH)
+            await asyncio.to_thread(app.state.registry.refresh)
+
+    await asyncio.to_thread(app.state.registry.refresh)
+    task = asyncio.create_task(refresh())
+    yield
+    task.cancel()
+
+
 def create_app(settings: Settings | None = None) -> FastAPI:
     settings = settings or Settings()
-    app = FastAPI(title="Tagwright", version=__version__, docs_url=None, redoc_url=None,
+    app = FastAPI(lifespan=_refreshing, title="Tagwright", version=__version__, docs_url=None, redoc_url=None,
                   description="Tags for texts at once; jobs for whole files and trainings.")
     app.state.settings, app.state.registry, app.state.limiter = settings, Registry(settings), guard.limiter()
     app.state.metrics = Metrics(app.state.registry)
-    app.state.batcher = Batcher(app.state.registry.current, app.state.metrics.batch.observe)
+    app.state.batcher = Batcher(lambda: app.state.registry.model, app.state.metrics.batch.observe)
     problems.install(app)
     app.include_router(router)
     app.include_router(jobs_api.router(settings))

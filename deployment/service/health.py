@@ -1,7 +1,7 @@
 """The images' health checks, `python -m service.health api|worker`: exit code 0 where the process beside it is well.
 
-The API is asked for /healthz on port 8000. A worker is not asked but looked after: its watch leaves a beat in the data folder
-each time it has looked for jobs, so one that hangs, or that reaches its jobs no more, is seen by the age of its beat.
+The API is asked for /healthz on port 8000. A worker cannot be asked: its watch leaves a beat in the data folder each time it
+has gone round, so one that hangs, or that has nothing to do and cannot look for jobs, is known by the age of its beat.
 """
 
 import socket
@@ -10,7 +10,7 @@ import time
 from http.client import HTTPConnection
 from pathlib import Path
 
-STALE = 30.0  # seconds; the watch looks for jobs every 5, and a look may take a while
+STALE = 30.0  # seconds; the watch goes round every 5, and may take a while
 
 
 def beat(data: Path) -> None:

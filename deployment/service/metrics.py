@@ -33,6 +33,6 @@ class Metrics:
 
     def text(self) -> str:
         self.active.clear()
-        if model := self.models.cached:
+        if model := self.models.model:
             self.active.labels(model.name, model.tagger.manifest.checksum).set(1)
         return generate_latest(self.registry).decode()

@@ -5,7 +5,6 @@ import json
 import logging
 import re
 import threading
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +18,6 @@ from tagwright.tagger import FILES, Tagger
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 ACTIVE = "active.json"
-LOOK_AGAIN = 1.0  # seconds after which another process's activation is noticed
 log = logging.getLogger(__name__)
 
 
@@ -46,8 +44,8 @@ class Registry:
         self.settings = settings
         self._files = _InS3(settings) if "://" in settings.models else _InFolder(Path(settings.models))
         self._lock = threading.Lock()
-        self._current: Model | None = None
-        self._looked, self._refused = 0.0, {}  # name -> why it could not be loaded
+        self.model: Model | None = None  # that answers
+        self._refused: dict[str | None, str] = {}  # name -> why it could not be loaded
 
     def names(self) -> list[str]:
         return [name for name in self._files.names() if NAME.fullmatch(name)]
@@ -90,43 +88,35 @@ class Registry:
         return Model(name, tagger)
 
     def activate(self, name: str) -> Model:
-        """From now on this model answers, here at once and in other processes within about a second. Where it cannot be
+        """From now on this model answers, here at once and in other processes at their next `refresh`. Where it cannot be
         loaded, TagwrightError is raised and nothing changes."""
         model = self.load(name)
-        before = self.state()
-        previous = before["active"] if before["active"] != name else before["previous"]
-        self._files.write(ACTIVE, {"active": name, "previous": previous})
         with self._lock:
-            self._current, self._looked = model, time.monotonic()
+            before = self.state()
+            previous = before["active"] if before["active"] != name else before["previous"]
+            self._files.write(ACTIVE, {"active": name, "previous": previous})
+            self.model = model
             self._refused.pop(name, None)
         return model
 
-    @property
-    def cached(self) -> Model | None:
-        """The model that answered last, without a look at the registry."""
-        return self._current
-
-    def current(self) -> Model | None:
-        """The model that answers, loaded anew where another process has activated another. None where none is active. One that
-        cannot be loaded is refused, and the one before goes on."""
-        if time.monotonic() - self._looked < LOOK_AGAIN:
-            return self._current
+    def refresh(self) -> None:
+        """Look which model is active, and load it where it is another one now; one that cannot be loaded is refused, and the
+        one before goes on."""
         with self._lock:
-            self._looked = time.monotonic()
+            name = None
             try:
                 name = self.state()["active"]
                 if name and self._is_new(name):
-                    self._current = self.load(name)
+                    self.model = self.load(name)
                     self._refused.pop(name, None)
-            except TagwrightError as error:
+            except (TagwrightError, OSError) as error:
                 if self._refused.get(name) != str(error):
                     log.error("model %s is refused: %s", name, error)
                 self._refused[name] = str(error)
-            return self._current
 
     def _is_new(self, name: str) -> bool:
-        current = self._current
-        return current is None or (name, self.manifest(name).checksum) != (current.name, current.tagger.manifest.checksum)
+        now = self.model
+        return now is None or (name, self.manifest(name).checksum) != (now.name, now.tagger.manifest.checksum)
 
     def entry(self, name: str, state: dict[str, str | None]) -> dict:
         """A model as the API shows it; `refused` says why it could not be activated."""

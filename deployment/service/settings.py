@@ -23,4 +23,5 @@ class Settings(BaseSettings):
     requests_per_minute: int = Field(0, ge=0)  # of one client, for tags; 0: no limit
     jobs_per_hour: int = Field(60, ge=0)  # of one client
     keep_results_hours: int = Field(24, gt=0)
+    max_job_hours: int = Field(24, gt=0)  # after which a job has failed
     threads: int | None = Field(None, gt=0)  # for a batch; None: all cores

@@ -3,13 +3,14 @@
 import json
 import logging
 import os
+import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -17,17 +18,19 @@ from celery import Celery, signals
 from kombu.exceptions import OperationalError
 
 from service import health
-from service.jobs import LEASE, Cancelled, Job, JobStore, Lost, Unavailable, folder_of, open_store
+from service.jobs import Cancelled, Job, Lost, Unavailable, folder_of, open_store
 from service.registry import Registry
 from service.settings import Settings
 from tagwright.bulk import tag_file
-from tagwright.errors import TagwrightError
+from tagwright.errors import Busy, TagwrightError
 
 TASK = "service.work"
-HARD_LIMIT = 24 * 3600  # seconds for a job
 TRIES = 5
-OUT = {".parquet": ".parquet", ".jsonl": ".jsonl"}  # and .csv for the rest
 WATCH = 5.0  # seconds between two looks for jobs that wait
+SWEEP = 300.0  # seconds between two looks for what is kept no longer
+KEEP_JOBS = 7 * 24  # hours for which a job is known after its files have gone
+END_WITHIN = 10  # seconds for a training that is told to stop
+OUT = {".parquet": ".parquet", ".jsonl": ".jsonl"}  # and .csv for the rest
 log = logging.getLogger(__name__)
 
 
@@ -42,8 +45,8 @@ def _app(url: str | None, data: str) -> Celery:
     app = Celery("service", broker=url or f"sqla+sqlite:///{data}/broker.sqlite")
     app.conf.update(
         accept_content=["json"], task_serializer="json", task_ignore_result=True, task_acks_late=True,
-        worker_prefetch_multiplier=1, task_time_limit=HARD_LIMIT, broker_connection_retry_on_startup=True,
-        broker_connection_max_retries=None, worker_hijack_root_logger=False, worker_enable_remote_control=False,
+        worker_prefetch_multiplier=1, broker_connection_retry_on_startup=True, broker_connection_max_retries=None,
+        worker_hijack_root_logger=False, worker_enable_remote_control=False,
         broker_transport_options={"socket_timeout": 2, "socket_connect_timeout": 2} if url else {},
     )
     return app
@@ -59,91 +62,117 @@ def ring(settings: Settings, job_id: str) -> None:
 
 def main(settings: Settings) -> None:
     """Work until SIGTERM."""
-    app, store = celery_app(settings), open_store(settings)
+    worker, app = Worker(settings), celery_app(settings)
+    app.task(worker.work, name=TASK)
 
-    @app.task(name=TASK)
-    def work(job_id: str) -> None:
-        run(settings, store, job_id)
+    def ready(**_) -> None:
+        threading.Thread(target=worker.watch, daemon=True).start()
 
-    signals.worker_ready.connect(lambda **_: threading.Thread(target=watch, args=(settings, store), daemon=True).start(),
-                                 weak=False)
+    def ending(**_) -> None:
+        worker.ending.set()
+
+    signals.worker_ready.connect(ready)
+    signals.worker_shutting_down.connect(ending)
     app.worker_main(["worker", "--concurrency=1", "--pool=threads", "--without-gossip", "--without-mingle",
                      "--loglevel=WARNING", f"--hostname=worker-{os.getpid()}@%h"])
 
 
-def watch(settings: Settings, store: JobStore) -> None:
-    """Ring for jobs that nobody has, and remove what is kept no longer."""
-    while True:
+class Ending(Exception):
+    """The worker is to end; another goes on with its job."""
+
+
+class Worker:
+    """Does one job at a time."""
+
+    def __init__(self, settings: Settings):
+        self.settings, self.store = settings, open_store(settings)
+        self.busy, self.ending = threading.Lock(), threading.Event()
+
+    def work(self, job_id: str) -> None:
+        """What a message asks for: do the job, if it is free, and say how it ended."""
+        with self.busy:
+            name = f"{socket.gethostname()}-{secrets.token_hex(4)}"
+            try:
+                job = self.store.claim(job_id, name)
+            except Unavailable as error:
+                log.warning("job %s cannot be taken now: %s", job_id, error)
+                return
+            if job and not self.ending.is_set():
+                with Heart(self, job, name) as heart:
+                    self._do(job, name, heart)
+
+    def _do(self, job: Job, name: str, heart: "Heart") -> None:
+        folder, store = folder_of(self.settings, job.id), self.store
         try:
-            for job in reversed(store.waiting()):  # the oldest first
-                store.change(job.id, lambda job: setattr(job, "heartbeat", max(job.heartbeat, time.time() - LEASE))
-                             if job.state == "queued" else None)
-                ring(settings, job.id)
-            sweep(settings, store)
-            health.beat(settings.data)
-        except (Unavailable, OSError) as error:
-            log.warning("jobs cannot be reached: %s", error)
-        time.sleep(WATCH)
+            fields = {"tag": tag, "train": train}[job.kind](self.settings, job, heart)
+        except Cancelled:
+            self._say(lambda: store.end(job.id, name, "cancelled"))
+            shutil.rmtree(folder, ignore_errors=True)
+        except Lost:
+            log.warning("job %s is another worker's now", job.id)
+        except (Ending, Busy):  # Busy: a worker that was thought to be dead has not stopped yet
+            self._say(lambda: store.put_back(job.id, name, not_before=time.time() + WATCH))
+        except TagwrightError as error:
+            text = str(error).replace(f"{folder}/", "")
+            self._say(lambda: store.end(job.id, name, "failed", error=text))
+        except OSError as error:
+            text = f"{type(error).__name__}: {error.strerror or error}"
+            if job.tries + 1 < TRIES:
+                self._say(lambda: store.put_back(job.id, name, tries=job.tries + 1, message=f"tried again after {text}",
+                                                 not_before=time.time() + 5 * 2**job.tries))
+            else:
+                self._say(lambda: store.end(job.id, name, "failed", error=f"failed {TRIES} times, at last with {text}"))
+        except Exception as error:
+            text = f"the worker failed at this job ({type(error).__name__}); its log says why"
+            self._say(lambda: store.end(job.id, name, "failed", error=text))
+            raise
+        else:
+            self._say(lambda: store.end(job.id, name, "succeeded", **{"message": None} | fields))
 
+    def _say(self, call: Callable[[], None]) -> None:
+        """Tell the store, for as long as it takes: what is done is not to be done again."""
+        while True:
+            try:
+                return call()
+            except Unavailable as error:
+                log.warning("jobs cannot be reached: %s", error)
+                if self.ending.wait(WATCH):
+                    return
 
-def sweep(settings: Settings, store: JobStore) -> None:
-    """Remove the files of jobs that ended long ago; a week later the jobs themselves."""
-    for job in store._all(None):
-        if job.ended and job.finished:
-            age = (time.time() - job.finished) / 3600
-            if age > settings.keep_results_hours:
-                shutil.rmtree(folder_of(settings, job.id), ignore_errors=True)
-            if age > settings.keep_results_hours + 7 * 24:
-                store.delete(job.id)
+    def watch(self) -> None:
+        """While this worker has nothing to do, ring for a job that nobody has; remove what is kept no longer."""
+        swept = 0.0
+        while not self.ending.wait(WATCH):
+            try:
+                if not self.busy.locked() and (job := next((job for job in self.store.unfinished() if job.waiting), None)):
+                    ring(self.settings, job.id)
+                if time.monotonic() - swept > SWEEP:
+                    self.sweep()
+                    swept = time.monotonic()
+                health.beat(self.settings.data)
+            except (Unavailable, OSError) as error:
+                log.warning("no look at the jobs: %s", error)
 
-
-def run(settings: Settings, store: JobStore, job_id: str) -> None:
-    """Do a job, if it is free, and say how it ended."""
-    worker = f"{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}"
-    job = store.claim(job_id, worker)
-    if job is None:
-        return
-    heart = Heart(store, job, worker)
-    try:
-        with heart:
-            fields = {"tag": tag, "train": train}[job.kind](settings, job, heart)
-    except Cancelled:
-        store.end(job_id, worker, "cancelled")
-        shutil.rmtree(folder_of(settings, job_id), ignore_errors=True)
-    except Lost:
-        log.warning("job %s is another worker's now", job_id)
-    except TagwrightError as error:
-        store.end(job_id, worker, "failed", error=str(error).replace(f"{folder_of(settings, job_id)}/", ""))
-    except (OSError, Unavailable) as error:
-        again(settings, store, job, worker, error)
-    except Exception as error:
-        store.end(job_id, worker, "failed", error=f"the worker failed at this job ({type(error).__name__}); its log says why")
-        raise
-    else:
-        store.end(job_id, worker, "succeeded", **fields)
-
-
-def again(settings: Settings, store: JobStore, job: Job, worker: str, error: Exception) -> None:
-    """Put a job back that failed for a reason which may pass: 2, 4, 8 … seconds later it is rung for."""
-    if job.tries + 1 >= TRIES:
-        store.end(job.id, worker, "failed", error=f"failed {TRIES} times, at last with: {error}")
-        return
-
-    def put_back(job: Job) -> None:
-        if job.worker == worker and job.state == "running":
-            job.state, job.worker, job.tries, job.message = "queued", None, job.tries + 1, f"tried again after: {error}"
-
-    store.change(job.id, put_back)
-    celery_app(settings).send_task(TASK, [job.id], countdown=2 ** (job.tries + 1), retry=False)
+    def sweep(self) -> None:
+        """Remove the files of jobs that ended long ago, a week later the jobs themselves, and uploads that broke off."""
+        limit = time.time() - self.settings.keep_results_hours * 3600
+        for job in self.store.finished_before(limit):
+            shutil.rmtree(folder_of(self.settings, job.id), ignore_errors=True)
+            if job.finished < limit - KEEP_JOBS * 3600:
+                self.store.delete(job.id)
+        for folder in folder_of(self.settings, "").glob("*"):
+            if folder.stat().st_mtime < limit and self.store.get(folder.name) is None:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 class Heart:
     """Beats for a job while it is worked at, with its progress; what it learns is raised in the work at its next `tell`."""
 
-    def __init__(self, store: JobStore, job: Job, worker: str):
-        self.store, self.job, self.worker = store, job, worker
+    def __init__(self, worker: Worker, job: Job, name: str):
+        self.worker, self.job, self.name = worker, job, name
         self.fields: dict = {}
         self.stopped: Exception | None = None
+        self._until = time.monotonic() + worker.settings.max_job_hours * 3600
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True)
 
@@ -156,14 +185,20 @@ class Heart:
         self._thread.join()
 
     def tell(self, **fields) -> None:
+        """Say how far the work is. Raises Cancelled, Lost or Ending where it is to stop, TagwrightError where it took too
+        long."""
         self.fields.update(fields)
         if self.stopped:
             raise self.stopped
+        if self.worker.ending.is_set():
+            raise Ending
+        if time.monotonic() > self._until:
+            raise TagwrightError(f"took longer than {self.worker.settings.max_job_hours} hours (TAGWRIGHT_MAX_JOB_HOURS)")
 
     def _beat(self) -> None:
         while not self._end.wait(1.0):
             try:
-                self.store.beat(self.job.id, self.worker, **self.fields)
+                self.worker.store.beat(self.job.id, self.name, **self.fields)
             except (Cancelled, Lost) as stopped:
                 self.stopped = stopped
                 return
@@ -173,7 +208,7 @@ class Heart:
 
 def tag(settings: Settings, job: Job, heart: Heart) -> dict:
     registry, folder = Registry(settings), folder_of(settings, job.id)
-    name = job.model or registry.state()["active"]
+    name = job.model or registry.state()["active"]  # one that was begun with a model ends with it
     if name is None:
         raise TagwrightError("no model is active; activate one and send the file again")
     heart.tell(model=name)
@@ -186,47 +221,38 @@ def tag(settings: Settings, job: Job, heart: Heart) -> dict:
 
 
 def train(settings: Settings, job: Job, heart: Heart) -> dict:
-    """Train in a process of its own, whose memory goes back to the system."""
+    """Train in a process of its own, whose memory goes back to the system and which ends with this one."""
     folder = folder_of(settings, job.id)
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "train.log").open("a") as output:
-        child = subprocess.Popen([sys.executable, "-m", "service.training", folder, json.dumps(job.arguments)],
-                                 stdout=output, stderr=subprocess.STDOUT)
+    outcome = folder / "outcome.json"
+    outcome.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "service.training", job.id, json.dumps(job.arguments),
+               settings.model_dump_json(include={"models", "data", "threads"})]
+    with (folder / "train.log").open("ab") as output:
+        child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT)
         try:
-            while (code := child.poll()) is None:
-                heart.tell(**read(folder / "progress.json"))
+            while child.poll() is None:
+                heart.tell(**_read(folder / "progress.json"))
                 time.sleep(0.5)
         finally:
-            if child.poll() is None:
-                child.send_signal(signal.SIGTERM)
+            child.terminate()
+            try:
+                child.wait(END_WITHIN)
+            except subprocess.TimeoutExpired:
+                child.kill()
                 child.wait()
-    outcome = read(folder / "outcome.json")
-    if code or "error" in outcome:
-        raise TagwrightError(outcome.get("error", f"the training process ended with {code}; its log is kept with the job"))
-    heart.tell(**read(folder / "progress.json"))
-    return go_live(settings, job, folder, outcome)
+            child.stdin.close()
+    heart.tell(**_read(folder / "progress.json"))
+    fields = _read(outcome)
+    if child.returncode or not fields:
+        log.error("training %s: %s", job.id, (folder / "train.log").read_text(errors="replace")[-2000:])
+        raise TagwrightError(f"the training process ended with {child.returncode}; the worker's log says why")
+    if "busy" in fields:
+        raise Busy(fields["busy"])
+    if "error" in fields:
+        raise TagwrightError(fields["error"])
+    return fields
 
 
-def go_live(settings: Settings, job: Job, folder: Path, outcome: dict) -> dict:
-    """Take the new model in; it answers from now on if it beats the one that does, on the same test rows."""
-    from service.training import score_of
-
-    registry, model = Registry(settings), folder / outcome["model"]
-    name = f"{outcome['task']}-{job.id[:8]}"
-    registry.add(model, name)
-    active, new = registry.state()["active"], outcome["score"]
-    if active is None:
-        registry.activate(name)
-        return {"model": name, "message": f"{outcome['measure']} {new:.3f} on its test rows; no model was active, so it is now"}
-    old = score_of(registry.folder(active), folder / outcome["dataset"])
-    if old is None:
-        return {"model": name, "message": f"{outcome['measure']} {new:.3f} on its test rows; {active} has other labels and was "
-                                          "not compared, so it stays active"}
-    message = f"{outcome['measure']} {new:.3f} against {old:.3f} of {active} on the same test rows"
-    if new > old:
-        registry.activate(name)
-    return {"model": name, "message": f"{message}: {'it is active now' if new > old else f'{active} stays active'}"}
-
-
-def read(path: Path) -> dict:
+def _read(path: Path) -> dict:
     return json.loads(path.read_text(encoding="utf8")) if path.is_file() else {}
