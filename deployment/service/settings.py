@@ -1,4 +1,4 @@
-"""What can be set, by environment variables: TAGWRIGHT_TOKEN, TAGWRIGHT_REDIS, and so on."""
+"""What can be set, by environment variables: TAGWRIGHT_TOKEN, TAGWRIGHT_REDIS, and so on. An empty one counts as not set."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ HOME = ROOT / "data" / "work" / "service"
 
 
 class Settings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="TAGWRIGHT_", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="TAGWRIGHT_", env_ignore_empty=True, extra="ignore")
 
     models: str = str(HOME / "models")  # the registry: a folder, or s3://bucket/prefix
     data: Path = HOME  # uploads, results, the jobs' database, copies of the models in S3

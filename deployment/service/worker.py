@@ -17,6 +17,7 @@ from pathlib import Path
 from celery import Celery, signals
 from kombu.exceptions import OperationalError
 
+from service import health
 from service.jobs import Cancelled, Job, Lost, Unavailable, folder_of, open_store
 from service.registry import Registry
 from service.settings import Settings
@@ -151,6 +152,7 @@ class Worker:
                 if time.monotonic() - swept > SWEEP:
                     self.sweep()
                     swept = time.monotonic()
+                health.beat(self.settings.data)
             except (Unavailable, OSError) as error:
                 log.warning("no look at the jobs: %s", error)
 
