@@ -201,7 +201,7 @@ def follow(client: httpx.Client, url: str, servers: dict[str, Server], plan: Pla
             for name, server in servers.items():
                 print(f"{name} said:\n{server.said()}", flush=True)
             return job | {"state": "stalled"}, events
-        time.sleep(0.5)
+        time.sleep(chance.uniform(0, 1))
         with contextlib.suppress(httpx.TransportError):
             reply = client.get(url)
             if reply.status_code == 503:  # Redis is away
@@ -211,7 +211,6 @@ def follow(client: httpx.Client, url: str, servers: dict[str, Server], plan: Pla
                 moved = time.monotonic()
         if job["state"] == "running" and due and job["progress"]["done"] >= due[0][0] * plan.rows:
             _, name = due.pop(0)
-            time.sleep(chance.uniform(0, 2))  # the moment within a chunk of rows
             servers[name].kill()
             events.append({"killed": name, "second": round(time.monotonic() - began, 1), "rows": job["progress"]["done"]})
             print(f"killed: {events[-1]}", flush=True)
@@ -240,8 +239,8 @@ def render(results: dict) -> str:
     if load := results.get("load"):
         parts += [f"| one process, {load['connections']} connections, a title each | requests/s | p50, ms | p99, ms | errors |",
                   "|---|---|---|---|---|"]
-        parts += [f"| {name} | {row['requests_a_second']:,.0f} | {row['p50_ms']:,.0f} | {row['p99_ms']:,.0f} | {row['errors']} |"
-                  for name, row in load["medians"].items()]
+        parts += [f"| {name} | {row['requests_a_second']:,.0f} | {row['p50_ms']:,.0f} | {row['p99_ms']:,.0f} | "
+                  f"{row['errors']:,} |" for name, row in load["medians"].items()]
         parts += ["", f"{load['times_as_many']:.1f} times as many requests; medians of {len(load['turns'][OURS])} turns of "
                       f"{load['turn_seconds']} s each, one after the other; both give {100 * load['same_tags']:.0f} % of "
                       f"{COMPARED} titles the same tags (int8 and fp32)."]
