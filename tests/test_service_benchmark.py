@@ -38,9 +38,10 @@ def test_memory_that_grows_steadily_is_not_flat():
     seconds = range(0, 600, 5)
     growing = service.trend([(second, 300 + second / 60) for second in seconds])
     assert growing["mb_a_minute"] == pytest.approx(1)
-    assert not growing["flat"]
+    assert growing["rise"] == pytest.approx(595 / 60 / 300, abs=1e-4)
+    assert growing["rise"] > service.FLAT
     noisy = service.trend([(second, 300 + (second // 5) % 2) for second in seconds])
-    assert noisy["flat"]
+    assert noisy["rise"] < service.FLAT
     assert noisy["max_mb"] == 301
 
 
