@@ -12,7 +12,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 TORCH := $(shell sed -n 's/^torch==/torch==/p' requirements.txt)
 BIN := .venv/bin
 
-.PHONY: help setup demo serve gradio space browser test system lint notebooks bench bench-quality bench-ablation bench-compression bench-tagging bench-new-labels bench-profile bench-gpu bench-collect standin clean
+.PHONY: help setup demo serve gradio space browser test system lint notebooks bench bench-quality bench-ablation bench-compression bench-tagging bench-service bench-new-labels bench-profile bench-gpu bench-collect standin clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -91,6 +91,11 @@ bench-new-labels: setup  ## measure labels of cooking that were hidden from trai
 
 bench-tagging: setup  ## measure tagging of 10,000 to 1,000,000 titles beside the transformers pipeline
 	PYTHONPATH=. $(BIN)/python benchmarks/tagging.py
+
+bench-service: setup  ## measure the service under load, its memory and a file job through kills (after make demo; 25 minutes)
+	@command -v wrk >/dev/null && command -v redis-server >/dev/null || \
+		{ apt-get update -qq && apt-get install -y -qq wrk redis-server >/dev/null; }
+	PYTHONPATH=. $(BIN)/python benchmarks/service.py
 
 bench-profile: setup  ## measure where an epoch of training goes, write results/training_profile.json
 	PYTHONPATH=. $(BIN)/python benchmarks/training_profile.py

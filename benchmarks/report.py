@@ -18,9 +18,13 @@ def results_file(name: str) -> Path:
 
 def write_results(name: str, results: dict) -> None:
     """Write `results/<name>.json`, with the machine and the commit that it was measured on."""
-    commit = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
     results_file(name).parent.mkdir(exist_ok=True)
-    write_json(results_file(name), {"machine": machine(), "commit": commit.stdout.strip() or None, **results})
+    write_json(results_file(name), {"machine": machine(), "commit": commit(), **results})
+
+
+def commit() -> str | None:
+    done = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+    return done.stdout.strip() or None
 
 
 def machine() -> str:

@@ -22,7 +22,7 @@ from itertools import islice
 from pathlib import Path
 
 import psutil
-from transformers import pipeline
+from transformers import Pipeline, pipeline
 
 from benchmarks.report import machine, results_file, update_readme, write_results
 from tagwright.bundle import read_bundle
@@ -35,10 +35,14 @@ SIZES = [10_000, 100_000, 1_000_000]
 SAMPLE = 3_000  # titles for the pipeline
 
 
-def titles(task: Task, seed: int = 0) -> Iterator[str]:
-    """Titles without end; the same seed gives the same ones."""
+def titles_of(task: Task) -> list[str]:
+    """The titles of a task whose file is in fastText's format."""
     lines = task.raw_path().read_text(encoding="utf8").splitlines()
-    real = [" ".join(word for word in line.split() if not word.startswith("__label__")) for line in lines]
+    return [" ".join(word for word in line.split() if not word.startswith("__label__")) for line in lines]
+
+
+def endless(real: list[str], seed: int = 0) -> Iterator[str]:
+    """Titles without end, the `real` ones first; the same seed gives the same ones."""
     yield from real
     chance, words = random.Random(seed), [word for title in real for word in title.split()]
     while True:
@@ -48,11 +52,16 @@ def titles(task: Task, seed: int = 0) -> Iterator[str]:
             yield " ".join(changed)
 
 
-def measure_pipeline(folder: Path, sample: list[str], max_length: int) -> dict[str, float]:
-    """Titles a second of the pipeline, which returns every label with its score."""
+def load_pipeline(folder: Path) -> Pipeline:
+    """The transformers pipeline with a model folder's network in fp32; it gives every label with its score."""
     logging.getLogger("transformers.pipelines.base").setLevel(logging.CRITICAL)  # that our class is not on its list
-    classify = pipeline("text-classification", model=load_tagger_model(folder).eval(), tokenizer=load_tokenizer(folder),
-                        top_k=None, function_to_apply="sigmoid", truncation=True, max_length=max_length)
+    return pipeline("text-classification", model=load_tagger_model(folder).eval(), tokenizer=load_tokenizer(folder),
+                    top_k=None, function_to_apply="sigmoid", truncation=True, max_length=read_bundle(folder).max_length)
+
+
+def measure_pipeline(folder: Path, sample: list[str]) -> dict[str, float]:
+    """Titles a second of the pipeline."""
+    classify = load_pipeline(folder)
     rates = {}
     for name, options in {"defaults": {}, "batch_size=32": {"batch_size": 32}}.items():
         classify(sample[:64], **options)
@@ -81,11 +90,11 @@ def measure_command(folder: Path, file: Path, count: int) -> dict[str, float]:
 def measure(task: Task, folder: Path, count: int, sample: int) -> dict:
     with tempfile.TemporaryDirectory() as temporary:
         file = Path(temporary, "titles.csv")
-        rows = list(islice(titles(task), count))
+        rows = list(islice(endless(titles_of(task)), count))
         file.write_text("title\n" + "".join('"' + row.replace('"', '""') + '"\n' for row in rows), encoding="utf8")
         chosen = random.Random(0).sample(rows, min(sample, count))
         del rows
-        rates = measure_pipeline(folder, chosen, read_bundle(folder).max_length)
+        rates = measure_pipeline(folder, chosen)
         print(f"{count:,}: the pipeline, on {len(chosen):,} of them: {rates} titles a second", flush=True)
         row = {"machine": machine(), "pipeline_titles": len(chosen), "pipeline_titles_a_second": rates,
                **measure_command(folder, file, count)}
