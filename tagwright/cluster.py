@@ -11,9 +11,9 @@ therefore see the model, the input and the output under the same paths. A piece 
 what lies before it there is decoded in vain: that costs a few hundredths of the time that tagging takes, and spares a pass
 over the file that would cut it up.
 
-An output says in its own metadata, under the key `tagwright`, of which input (its size and time of change), model and settings it
-was made; a run makes only those that are not there or say something else. The folder of a file's pieces is named after the
-same, so that no run, nor what a killed one has left running, can mix its pieces with those of another job.
+An output says in its own metadata, under the key `tagwright`, of which input (its size and time of change), model and
+settings it was made; a run makes only those that are not there or say something else. The folder of a file's pieces is named
+after the same, so that no run, nor what a killed one has left running, can mix its pieces with those of another job.
 """
 
 import contextlib
@@ -24,8 +24,6 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import time
 import uuid
 from collections import Counter
@@ -41,8 +39,17 @@ import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
 from tagwright import __version__
-from tagwright.bulk import (BATCH_SIZE, CHUNK_ROWS, CHUNKS_A_GROUP, how_to_read, json_line, own_columns, read_chunks,
-                            read_part, tagged)
+from tagwright.bulk import (
+    BATCH_SIZE,
+    CHUNK_ROWS,
+    CHUNKS_A_GROUP,
+    how_to_read,
+    json_line,
+    own_columns,
+    read_chunks,
+    read_part,
+    tagged,
+)
 from tagwright.bundle import Manifest, read_bundle
 from tagwright.errors import TagwrightError
 from tagwright.rows import Source, scan
@@ -53,7 +60,7 @@ PIECE_ROWS = CHUNK_ROWS * CHUNKS_A_GROUP  # a row group of the output; some seco
 WORK = ".tagwright"  # in the output's folder: the pieces, while there are any
 MADE_OF = b"tagwright"  # the key in an output's metadata
 OBJECT_STORE_BYTES = 256 << 20  # of a local run, which keeps next to nothing there
-REACHED_WITHIN = 30  # seconds
+REACHED_WITHIN = 10  # seconds
 MAX_FAULTS = 5  # files that the closing error names
 
 
@@ -199,7 +206,7 @@ def _tag_files(files: list[_File], worker: tuple, address: str | None, counts: d
 
 
 def _tag_pieces(pieces: list[dict], worker: tuple) -> Iterator[dict]:
-    """Tag the pieces on all cores that Ray has; gives each back when it is tagged, in any order, with its `fault`, "" if none."""
+    """Tag the pieces on all cores that Ray has; gives each back when it is tagged, in any order, with its `fault` ("": none)."""
     import ray.data
 
     context = ray.data.DataContext.get_current()
@@ -290,7 +297,7 @@ def _whole(path: Path, folder: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _ray(address: str | None) -> Iterator[None]:
-    """A connection to the cluster, or one of this machine's own cores, for the block."""
+    """A connection to the cluster, or to one of this machine's own cores, for the block."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray's makers are told nothing
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its faults come as exceptions too
     try:
@@ -300,27 +307,32 @@ def _ray(address: str | None) -> Iterator[None]:
         raise TagwrightError('Ray Data is not installed: pip install "ray[data]"') from None
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    where = {"address": address} if address else {
-        "address": "local", "num_cpus": cores(), "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
-    if address and ":" in address and "://" not in address:
-        _check_reached(address)
+    if address:
+        _knock(address)
+        os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "1")  # one attempt, 40 s, at what answers but is no Ray
+        cluster = {"address": address}
+    else:
+        cluster = {"address": "local", "num_cpus": cores(), "include_dashboard": False,
+                   "object_store_memory": OBJECT_STORE_BYTES}
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
+        try:
+            ray.init(**cluster, log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise TagwrightError(f"{address or 'this machine'}: Ray cannot be used: {error}") from None
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own would end the process at once
         yield
-    except (ConnectionError, ValueError) as error:
-        raise TagwrightError(f"{address}: {error}") from None
     finally:
         ray.shutdown()
 
 
-def _check_reached(address: str) -> None:
-    """Raise TagwrightError where no cluster answers in time: `ray.init` would go on trying for ever."""
-    command = [sys.executable, "-m", "ray.scripts.scripts", "status", "--address", address]
+def _knock(address: str) -> None:
+    """Raise TagwrightError where nothing listens at `address` (host:port, with or without ray://): Ray tries for minutes, and
+    does not say what is wrong. Other addresses are left to Ray."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdecimal():
+        return
     try:
-        subprocess.run(command, timeout=REACHED_WITHIN, check=True, capture_output=True)
-    except subprocess.TimeoutExpired:
-        raise TagwrightError(f"{address}: no Ray cluster answers there") from None
-    except subprocess.CalledProcessError as error:
-        raise TagwrightError(f"{address}: no Ray cluster answers there: {error.stderr.decode(errors='replace')[-300:]}") from None
+        socket.create_connection((host, int(port)), timeout=REACHED_WITHIN).close()
+    except OSError as error:
+        raise TagwrightError(f"{address}: no Ray cluster is reached there: {error.strerror or error}") from None
