@@ -206,7 +206,7 @@ def _tag_files(files: list[_File], worker: tuple, address: str | None, counts: d
 
 
 def _tag_pieces(pieces: list[dict], worker: tuple) -> Iterator[dict]:
-    """Tag the pieces on all cores that Ray has; gives each back when it is tagged, in any order, with its `fault` ("": none)."""
+    """Tag the pieces on all cores that Ray has; gives each back, in any order, with its `fault`, "" where there is none."""
     import ray.data
 
     context = ray.data.DataContext.get_current()
@@ -318,8 +318,9 @@ def _ray(address: str | None) -> Iterator[None]:
     try:
         try:
             ray.init(**cluster, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise TagwrightError(f"{address or 'this machine'}: Ray cannot be used: {error}") from None
+        except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+            hint = " (one that asks for a token needs RAY_AUTH_MODE=token here too)" if address else ""
+            raise TagwrightError(f"{address or 'this machine'}: Ray cannot be used: {error}{hint}") from None
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own would end the process at once
         yield
     finally:
