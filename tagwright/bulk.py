@@ -87,8 +87,8 @@ def tag_file(model: Path, path: Path, out: Path, text: str | None = None,
     tagger = Tagger.load(model, threads=1)  # one thread a chunk and as many chunks as cores: they never wait for each other
     state = _state(path)
     source = scan(path)
-    reading = _how_to_read(source, tagger, text)
-    own = _own_columns(source)
+    reading = how_to_read(source, tagger.manifest, text)
+    own = own_columns(source)
     job = {"input": sha256(path), "model": tagger.manifest.checksum, "columns": reading.columns, "text": text,
            "types": str(source.schema()), "chunk_rows": CHUNK_ROWS, "batch_size": BATCH_SIZE,
            "versions": {"tagwright": __version__, "onnxruntime": onnxruntime.__version__}}
@@ -104,19 +104,23 @@ def tag_file(model: Path, path: Path, out: Path, text: str | None = None,
     return counts | {"fields_missing": missing, "seconds": round(time.monotonic() - started, 1)}
 
 
-def _how_to_read(source: Source, tagger: Tagger, text: str | None) -> Reading:
+def how_to_read(source: Source, form: Manifest, text: str | None) -> Reading:
+    """The columns of `source` that make a row's text: those that a model's manifest `form` names, or the one called `text`.
+    Raises TagwrightError where there are none."""
     if source.form == "txt":
         text = text or "text"
-    names, fields = list(source.columns), [text] if text else tagger.manifest.fields
+    names, fields = list(source.columns), [text] if text else form.fields
     if columns := [name for name in fields if name in names]:
-        return Reading(columns, None if text else tagger.manifest)
+        return Reading(columns, None if text else form)
     nearest = difflib.get_close_matches(fields[0], names, n=1)
     meant = f"; did you mean {nearest[0]!r}?" if nearest else ""
     hint = "" if text else ", which the model reads; name the column that holds the text with --text"
     raise TagwrightError(f"{source.path}: no column {' or '.join(map(repr, fields))}{hint}{meant} (it has: {', '.join(names)})")
 
 
-def _own_columns(source: Source) -> dict[str, pa.DataType]:
+def own_columns(source: Source) -> dict[str, pa.DataType]:
+    """The columns that the output has beside those of `source`, by the names that they can have there; raises TagwrightError
+    where those are taken as well."""
     own = {f"tagwright_{name}" if name in source.columns else name: kind for name, kind in OWN_COLUMNS.items()}
     if taken := set(own) & set(source.columns):
         raise TagwrightError(f"{source.path}: the output needs the names of its columns {', '.join(sorted(taken))}: "
@@ -135,9 +139,9 @@ def _state(path: Path) -> tuple[int, int]:
 # --- tagging -----------------------------------------------------------------------------------------------------
 
 
-def read_chunks(source: Source, reading: Reading) -> Iterator[Chunk]:
-    """The file's rows, CHUNK_ROWS at a time, with their texts; rows without a text are rejected."""
-    for number, (count, lines, table, rejected) in enumerate(read_tables(source, CHUNK_ROWS)):
+def read_chunks(source: Source, reading: Reading, start: int = 0) -> Iterator[Chunk]:
+    """The file's rows, CHUNK_ROWS at a time, with their texts; rows without a text are rejected. `start` as in read_tables."""
+    for number, (count, lines, table, rejected) in enumerate(read_tables(source, CHUNK_ROWS, start)):
         texts = [reading.text(cells) for cells in as_dicts(table.select(reading.columns))]
         if blank := [index for index, text in enumerate(texts) if not text]:
             rejected = rejected + [{"line": lines[index], "reason": "no text", "detail": "", "row": row}
@@ -177,7 +181,7 @@ def _tag_chunks(tagger: Tagger, source: Source, chunks: Iterator[Chunk], own: di
                 counts["rows"] += chunk.rows
                 counts["written"] += len(chunk.lines)
                 counts["rejected"].update(entry["reason"] for entry in chunk.rejected)
-                rejected.writelines(_json_line(entry) for entry in chunk.rejected)
+                rejected.writelines(json_line(entry) for entry in chunk.rejected)
                 part = _part(parts, chunk.number)
                 if part.exists():
                     counts["resumed"] += len(chunk.lines)
@@ -203,18 +207,24 @@ def _await(running: deque, bar: tqdm) -> int:
 
 
 def _tag_chunk(tagger: Tagger, chunk: Chunk, own: dict[str, pa.DataType], part: Path) -> None:
-    tags = tagger.tag(chunk.texts, BATCH_SIZE)
-    labels, scores = ([[pair[at] for pair in row] for row in tags] for at in (0, 1))
-    columns = [chunk.lines, labels, [[round(score, 4) for score in row] for row in scores]]
-    table = chunk.table
-    for (name, kind), values in zip(own.items(), columns, strict=True):
-        table = table.append_column(name, pa.array(values, kind))
+    table = tagged(tagger, chunk, own)
     partial = part.with_suffix(".partial")
     with partial.open("wb") as file:
         pq.write_table(table, file)
         file.flush()
         os.fsync(file.fileno())  # before the renaming: a chunk that is there is whole, after a power cut too
     os.replace(partial, part)
+
+
+def tagged(tagger: Tagger, chunk: Chunk, own: dict[str, pa.DataType]) -> pa.Table:
+    """The chunk's table with its lines, tags and scores in the columns `own`."""
+    tags = tagger.tag(chunk.texts, BATCH_SIZE)
+    labels, scores = ([[pair[at] for pair in row] for row in tags] for at in (0, 1))
+    columns = [chunk.lines, labels, [[round(score, 4) for score in row] for row in scores]]
+    table = chunk.table
+    for (name, kind), values in zip(own.items(), columns, strict=True):
+        table = table.append_column(name, pa.array(values, kind))
+    return table
 
 
 def _part(parts: Path, number: int) -> Path:
@@ -228,7 +238,7 @@ def _join(source: Source, parts: Path, chunks: int, own: dict[str, pa.DataType],
     """Write the chunks as one file, which appears under its name when it is whole, and beside it the rejected rows."""
     schema = pa.schema([*source.schema(), *own.items()])
     numbers = range(chunks)
-    groups = (pa.concat_tables([_read_part(_part(parts, number), schema) for number in numbers[first : first + CHUNKS_A_GROUP]])
+    groups = (pa.concat_tables([read_part(_part(parts, number), schema) for number in numbers[first : first + CHUNKS_A_GROUP]])
               for first in tqdm(numbers[::CHUNKS_A_GROUP], desc="write", unit=" groups", disable=None, leave=False))
     partial = parts / f"whole{out.suffix}"
     WRITERS[out.suffix](partial, schema, groups)
@@ -242,7 +252,8 @@ def _join(source: Source, parts: Path, chunks: int, own: dict[str, pa.DataType],
     os.replace(partial, out)
 
 
-def _read_part(path: Path, schema: pa.Schema) -> pa.Table:
+def read_part(path: Path, schema: pa.Schema) -> pa.Table:
+    """The table in a file of tagged rows with the types of `schema`; raises TagwrightError, naming it, where it is damaged."""
     try:
         return pq.read_table(path).cast(schema)
     except pa.ArrowException as error:
@@ -270,7 +281,7 @@ def _write_jsonl(path: Path, schema: pa.Schema, groups: Iterator[pa.Table]) -> N
             file.writelines(to_json(row) + "\n" for row in as_dicts(group))
 
 
-def _json_line(entry: dict) -> str:
+def json_line(entry: dict) -> str:
     # bytes that are no UTF-8, read as lone surrogates, stay visible as escapes
     return to_json(entry).encode("utf8", "backslashreplace").decode("utf8") + "\n"
 

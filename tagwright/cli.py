@@ -1,4 +1,4 @@
-"""`tagwright clean|pretrain|train|tune|compare|evaluate|quantize|tag|add-label|publish|pull|demo|where|collected|
+"""`tagwright clean|pretrain|train|tune|compare|evaluate|quantize|tag|bulk|add-label|publish|pull|demo|where|collected|
 export`: each stage as a command, and all of them as one.
 
 Faults in what the user gave end in one line and exit code 2; Ctrl-C ends with 130.
@@ -153,6 +153,34 @@ def tag(what: Annotated[list[str], typer.Argument(metavar="MODEL TEXT… | FILE"
 
 
 @app.command()
+def bulk(model: Annotated[str, typer.Argument(metavar="MODEL", help="A task's name or a model folder.")],
+         source: Annotated[Path, typer.Argument(help="A parquet file, or a folder of such.")],
+         out: Annotated[Path, typer.Argument(help="The folder to write: a file of the same name for each of SOURCE's.")],
+         text: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column that holds the text.",
+                                                  show_default="those that the model reads")] = None,
+         address: Annotated[str | None, typer.Option(metavar="HOST:PORT", show_default="this machine's cores",
+                                                     help="A Ray cluster of which this machine is a part (auto: the one that "
+                                                          "runs here). Every machine must see MODEL, SOURCE and OUT under the "
+                                                          "same paths, and have this version of Tagwright.")] = None,
+         work: Work = None) -> None:
+    """Tag all rows of parquet files of any size by Ray Data, on a cluster's cores or this machine's.
+
+    A run that was stopped is taken up again by the same command; files that are tagged, and have not changed since, are
+    left as they are.
+    """
+    from tagwright.cluster import tag_parquet
+
+    folder = _model_folder(model, work)
+    try:
+        counts = tag_parquet(folder, source, out, text, address)
+    except KeyboardInterrupt:
+        raise Paused("stopped; what is tagged is kept, and the same command goes on from there", code=130) from None
+    print(f"{counts['files'] - counts['skipped']:,} of {counts['files']:,} files tagged with {folder} → {out}"
+          + (f"; {counts['skipped']:,} were there" if counts["skipped"] else ""))
+    _show_counts(counts, f"{out}/*.rejected.jsonl")
+
+
+@app.command()
 def add_label(model: Annotated[str, typer.Argument(metavar="MODEL", help="A task's name or a model folder.")],
               label: Annotated[str, typer.Argument(help="The new label's name, as texts would say it.")],
               description: Annotated[str, typer.Option(help="One sentence on what it is for.", show_default="none")] = "",
@@ -295,9 +323,13 @@ def _show_tagged(counts: dict, folder: Path, out: Path) -> None:
     print(f"{counts['written']:,} of {counts['rows']:,} rows tagged with {folder} → {out}")
     if counts["fields_missing"]:
         print(f"  the model also reads {', '.join(counts['fields_missing'])}, which the file does not have")
+    _show_counts(counts, f"{out}.rejected.jsonl")
+
+
+def _show_counts(counts: dict, rejected: str) -> None:
     if counts["rejected"]:
         reasons = ", ".join(f"{count:,} × {reason}" for reason, count in counts["rejected"].most_common(MAX_REASONS))
-        print(f"  {sum(counts['rejected'].values()):,} rejected ({reasons}) → {out}.rejected.jsonl")
+        print(f"  {sum(counts['rejected'].values()):,} rejected ({reasons}) → {rejected}")
     if counts["resumed"]:
         print(f"  {counts['resumed']:,} rows had been tagged by an earlier run that was stopped")
     rate = (counts["written"] - counts["resumed"]) / max(counts["seconds"], 0.1)

@@ -90,15 +90,15 @@ def scan(path: Path) -> Source:
     return Source(path, form, {name: _type(kind) for name, kind in kinds.items()}, count)
 
 
-def read_tables(source: Source, size: int) -> Iterator[Rows]:
-    """All rows in order, `size` at a time, readable or not. Raises TagwrightError where the file cannot be read further."""
+def read_tables(source: Source, size: int, start: int = 0) -> Iterator[Rows]:
+    """All rows in order, `size` at a time, readable or not; of a parquet file those from row `start` (from 0) on. Raises
+    TagwrightError where the file cannot be read further."""
     with _faults_named(source.path):
         if source.form == "parquet":
-            line = 1
-            with pq.ParquetFile(source.path, buffer_size=1 << 20) as file:  # buffered: no column is in memory as a whole
-                for batch in file.iter_batches(size):
-                    yield _sound_rows(pa.Table.from_batches([batch]), line)
-                    line += len(batch)
+            line = start + 1
+            for table in _parquet_tables(source.path, size, start):
+                yield _sound_rows(table, line)
+                line += len(table)
             return
         rows = _read(source.path, source.form)
         while chunk := list(islice(rows, size)):
@@ -116,6 +116,23 @@ def as_dicts(table: pa.Table) -> list[dict]:
     for row in rows:
         row |= {name: json.loads(row[name]) for name in held_as_json if row[name] is not None}
     return rows
+
+
+def _parquet_tables(path: Path, size: int, start: int) -> Iterator[pa.Table]:
+    with pq.ParquetFile(path, buffer_size=1 << 20) as file:  # buffered: no column is in memory as a whole
+        group, skip = 0, start  # a file can be entered only where a row group begins; what lies before `start` is thrown away
+        while group < file.num_row_groups and skip >= file.metadata.row_group(group).num_rows:
+            skip -= file.metadata.row_group(group).num_rows
+            group += 1
+        table = file.schema_arrow.empty_table()
+        for batch in file.iter_batches(size, row_groups=range(group, file.num_row_groups)):
+            rest, skip = batch.slice(min(skip, len(batch))), max(0, skip - len(batch))
+            table = pa.concat_tables([table, pa.Table.from_batches([rest])]) if len(table) else pa.Table.from_batches([rest])
+            if len(table) >= size:
+                yield table.slice(0, size)
+                table = table.slice(size)
+        if len(table):
+            yield table
 
 
 def _sound_rows(table: pa.Table, first: int) -> Rows:
