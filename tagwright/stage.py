@@ -204,8 +204,13 @@ def read_record(folder: Path, made_by: str) -> dict:
 
 
 def write_json(path: Path, value) -> None:
-    """Write readable UTF-8 JSON with a final line end."""
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf8")
+    """Write readable UTF-8 JSON with a final line end; who reads it meanwhile finds the old one, or the new one, whole."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with partial.open("w", encoding="utf8") as file:
+        file.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
 
 
 def sha256(path: Path) -> str:

@@ -18,7 +18,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from test_bulk import SURE, make_rows, model  # noqa: F401
+from words import SURE, make_rows, make_words_model
 
 from tagwright import cluster
 from tagwright.bulk import CHUNK_ROWS, tag_file
@@ -30,6 +30,11 @@ from tagwright.rows import read_tables, scan
 ROOT = Path(__file__).resolve().parent.parent
 # no token, which Ray would look for, and write, in the user's home
 ENVIRON = {"RAY_AUTH_MODE": "disabled", "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return make_words_model(tmp_path_factory.mktemp("work") / "words" / "tagger")
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,14 @@ import json
 import os
 import random
 import signal
+import threading
 import time
 from pathlib import Path
 
+import numpy as np
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from service.jobs import LEASE, JobStore, Unavailable, folder_of, open_store
 from service.registry import Registry
@@ -233,7 +238,7 @@ def queued(worker: Worker, content: str = "title\nsalt\n"):
 
 def test_a_fault_that_may_pass_is_tried_again_ever_later(worker, monkeypatch):
     job = queued(worker)
-    monkeypatch.setattr("service.worker.tag_file", lambda *_: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+    monkeypatch.setattr("service.worker.supervise", lambda *_: (_ for _ in ()).throw(OSError("OSError: Input/output error")))
     waits = []
     for _ in range(TRIES):
         worker.store.change(job.id, lambda job: setattr(job, "not_before", 0.0))
@@ -251,7 +256,7 @@ def test_a_fault_that_may_pass_is_tried_again_ever_later(worker, monkeypatch):
 
 def test_a_defect_fails_the_job_in_words_and_is_logged(worker, monkeypatch):
     job = queued(worker)
-    monkeypatch.setattr("service.worker.tag_file", lambda *_: {}["secret"])
+    monkeypatch.setattr("service.worker.supervise", lambda *_: {}["secret"])
     with pytest.raises(KeyError):
         worker.work(job.id)
     found = worker.store.get(job.id)
@@ -335,13 +340,47 @@ def test_only_a_job_that_nobody_has_is_rung_for(worker, monkeypatch):
 
 
 def test_progress_is_told_while_a_file_is_tagged(worker, monkeypatch):
-    monkeypatch.setattr(Heart, "_beat", lambda self: None)
     told = []
     monkeypatch.setattr(Heart, "tell", lambda self, **fields: told.append(fields))
-    worker.work(queued(worker, rows_csv(12_000)[1]).id)
+    job = queued(worker, rows_csv(60_000)[1])
+    worker.work(job.id)
     done = [fields["done"] for fields in told if "done" in fields]
     assert done == sorted(done)
-    assert len(done) > 5
-    assert done[-1] == 12_000
+    assert len(set(done)) > 3
+    assert all(fields == {"model": "words", "done": fields["done"], "total": 60_000} for fields in told if fields)
+    assert worker.store.get(job.id).done == 60_000
 
 
+def test_a_process_that_is_killed_is_tried_again_and_a_worker_that_dies_with_it_not_for_ever(worker, monkeypatch):
+    job = queued(worker, rows_csv(60_000)[1])
+    supervised = threading.Thread(target=worker.work, args=[job.id])
+    supervised.start()
+    wait_for(lambda: worker.store.get(job.id).done, 30, "some rows")
+    for child in psutil.Process().children():
+        if "service.work" in child.cmdline():
+            child.kill()
+    supervised.join()
+    found = worker.store.get(job.id)
+    assert (found.state, found.tries) == ("queued", 1)
+    assert "ended by signal 9" in found.message
+    for number in range(TRIES + 1):
+        worker.store.claim(job.id, f"worker {number} that dies")
+        worker.store.change(job.id, lambda job: setattr(job, "heartbeat", 0.0) or setattr(job, "not_before", 0.0))
+    found = worker.store.get(job.id)
+    assert (found.state, found.error) == ("failed", "5 workers have ended in the midst of it")
+    assert worker.store.claim(job.id, "another") is None
+
+
+@pytest.mark.parametrize("rows", [2_000, 1_000_000])
+def test_a_file_that_is_made_to_fill_the_memory_fails_alone(worker, rows):
+    """Four bytes in the file are gigabytes in memory: one long text, given in each row by its number."""
+    job = worker.store.add("tag", "bomb.parquet", {"file": "input.parquet", "text": "text"})
+    folder_of(worker.settings, job.id).mkdir(parents=True)
+    texts = pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), pa.array(["salt " * 800_000]))
+    pq.write_table(pa.table({"text": texts}), folder_of(worker.settings, job.id) / "input.parquet", store_schema=False)
+    begun = time.monotonic()
+    worker.work(job.id)
+    found = worker.store.get(job.id)
+    assert found.state == "failed"
+    assert time.monotonic() - begun < 60
+    assert "realloc of size" in found.error or "memory" in found.error

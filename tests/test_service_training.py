@@ -26,8 +26,8 @@ def tiny(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def services(tmp_path_factory):
-    running = Services(tmp_path_factory.mktemp("service"))
+def services(tmp_path_factory, tiny):
+    running = Services(tmp_path_factory.mktemp("service"), encoders=json.dumps([str(tiny / "encoder")]))
     running.start("api")
     yield running
     running.stop()
@@ -80,7 +80,7 @@ def test_rows_that_cannot_be_trained_on_fail_in_words(services, tiny):
 
 
 def children(process) -> list[psutil.Process]:
-    return [child for child in psutil.Process(process.child.pid).children() if "service.training" in child.cmdline()]
+    return [child for child in psutil.Process(process.child.pid).children() if "service.work" in child.cmdline()]
 
 
 def test_a_killed_worker_takes_its_training_with_it_and_the_next_one_goes_on(services, tiny):
@@ -95,7 +95,7 @@ def test_a_killed_worker_takes_its_training_with_it_and_the_next_one_goes_on(ser
     worker = services.start("worker")
     ended = services.ended(job, 240)
     assert (ended["state"], len(ended["curve"])) == ("succeeded", 12)
-    log = (services.home / "data" / "jobs" / job / "train.log").read_text()
+    log = (services.home / "data" / "jobs" / job / "work.log").read_text()
     assert before >= 2
     assert "Traceback" not in log
     worker.stop()

@@ -34,7 +34,9 @@ def main() -> None:
             work(settings)
         elif options.part == "api":
             uvicorn.run("service.api:create_app", factory=True, host=options.host, port=options.port,
-                        workers=options.processes, log_level="warning", server_header=False)
+                        workers=options.processes, log_level="warning", server_header=False,
+                        http="h11",  # httptools takes headers of any size
+                        timeout_graceful_shutdown=END_WITHIN // 2)
         else:
             together(options)
     except TagwrightError as error:

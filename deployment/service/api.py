@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from service import guard, jobs_api, openapi, problems
 from service.batching import Batcher
-from service.metrics import Metrics
+from service.metrics import Measured, Metrics
 from service.problems import Problem, described
 from service.registry import NAME, Model, Registry, UnknownModel
 from service.settings import Settings
@@ -244,6 +244,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     openapi.complete(app, [jobs_api.UrlRequest, jobs_api.TrainRequest])
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.add_api_route("/", lambda: FileResponse(STATIC / "index.html"), include_in_schema=False)
-    app.middleware("http")(app.state.metrics.measure)
+    app.add_middleware(Measured, metrics=app.state.metrics)
     app.add_middleware(guard.Caps, max_upload=settings.max_upload)
     return app

@@ -10,7 +10,7 @@ import time
 from http.client import HTTPConnection
 from pathlib import Path
 
-STALE = 30.0  # seconds; the watch goes round every 5, and may take a while
+STALE = 30.0  # seconds; the watch goes round every 2, and may take a while
 
 
 def beat(data: Path) -> None:
@@ -23,6 +23,13 @@ def worker_is_well(data: Path) -> bool:
         return time.time() - _beat_of_this_host(data).stat().st_mtime < STALE
     except FileNotFoundError:  # it has not begun yet
         return False
+
+
+def remove_old_beats(data: Path, limit: float) -> None:
+    """Those of hosts that have not beaten since the time `limit`."""
+    for path in data.glob("worker-*.alive"):
+        if path.stat().st_mtime < limit:
+            path.unlink(missing_ok=True)
 
 
 def _beat_of_this_host(data: Path) -> Path:

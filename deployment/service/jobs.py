@@ -21,6 +21,7 @@ from service.settings import Settings
 
 LEASE = 15.0  # seconds without a heartbeat after which another worker may take the job
 RING_AGAIN = 10.0  # seconds after which a job that nobody has taken is rung for again
+TRIES = 5  # of a job that fails for a reason which may pass, or takes its worker with it
 PATIENCE = 1.0  # seconds for Redis to answer, twice; who asks for a job waits no longer
 ENDED = ("succeeded", "failed", "cancelled")
 
@@ -118,7 +119,13 @@ class JobStore:
 
         def take(job: Job) -> None:
             nonlocal taken
-            if taken := job.free or job.worker == worker:  # already ours: Redis took it, and its answer was lost
+            taken = job.free or job.worker == worker  # already ours: Redis took it, and its answer was lost
+            if job.state == "running" and taken and job.worker != worker:
+                job.tries += 1
+                if job.tries >= TRIES:
+                    taken, job.state, job.finished = False, "failed", time.time()
+                    job.error = f"{TRIES} workers have ended in the midst of it"
+            if taken:
                 job.state, job.worker, job.heartbeat, job.started = "running", worker, time.time(), job.started or time.time()
 
         job = self.change(job_id, take)

@@ -5,6 +5,7 @@ import shutil
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
+from pathlib import Path as FilePath
 from pathlib import PurePosixPath
 from typing import Annotated, Any
 
@@ -142,7 +143,7 @@ def router(settings: Settings) -> APIRouter:
                     await uploads.save(pieces(task_file), folder / "task.toml", MAX_TASK)
                     await uploads.save(pieces(data), folder / f"rows{ending}", settings.max_upload)
                     try:
-                        task = await run_in_threadpool(uploaded_task, folder / "task.toml")
+                        task = await run_in_threadpool(uploaded_task, folder / "task.toml", settings.encoders)
                     except TagwrightError as error:
                         raise Problem(422, str(error).replace(f"{folder}/", "")) from None
                     settings_text = form.get("settings") or "{}"
@@ -249,9 +250,9 @@ def checked(shape: type[BaseModel], content: str | bytes) -> Any:
         raise Problem(400, f"no JSON: {error}") from None
 
 
-def uploaded_task(path) -> Task:
+def uploaded_task(path: FilePath, encoders: list[str]) -> Task:
     """A task file that came with its rows. Its author is a stranger to this machine: it may name no other file on it, nor an
-    encoder that no task of the service's own names, which would be downloaded, or looked for in its folders.
+    encoder that neither a task of the service's own nor `encoders` names, which would be downloaded, or looked for in folders.
 
     Raises TagwrightError for one that does, or that is no task.
     """
@@ -262,8 +263,9 @@ def uploaded_task(path) -> Task:
     if task.source.test_path is not None:
         raise TagwrightError("source.test_path: a task that comes with its rows has no other file; split.by can be stratified "
                              "or position")
-    if unknown := [encoder for encoder in task.encoders if encoder not in own_encoders()]:
-        raise TagwrightError(f"model: {unknown[0][:100]!r} is none of this service's encoders: {', '.join(own_encoders())}")
+    known = [*own_encoders(), *encoders]
+    if unknown := [encoder for encoder in task.encoders if encoder not in known]:
+        raise TagwrightError(f"model: {unknown[0][:100]!r} is none of this service's encoders: {', '.join(known)}")
     return task
 
 

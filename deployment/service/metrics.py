@@ -3,7 +3,7 @@
 import time
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.registry import Registry
 
@@ -23,16 +23,33 @@ class Metrics:
         self.texts = Counter("tagwright_texts", "Texts tagged", **options)
         self.active = Gauge("tagwright_active_model", "1 for the model that answers", ["name", "checksum"], **options)
 
-    async def measure(self, request: Request, call_next):
-        started = time.perf_counter()
-        response = await call_next(request)
-        route = getattr(request.scope.get("route"), "path", "none")  # never the path itself: anyone can make up any number
-        self.requests.labels(route, response.status_code).inc()
-        self.seconds.labels(route).observe(time.perf_counter() - started)
-        return response
-
     def text(self) -> str:
         self.active.clear()
         if model := self.models.model:
             self.active.labels(model.name, model.tagger.manifest.checksum).set(1)
         return generate_latest(self.registry).decode()
+
+
+class Measured:
+    """Counts the requests of the application inside."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics):
+        self.app, self.metrics = app, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        started, status = time.perf_counter(), 500
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, noted)
+        finally:
+            route = getattr(scope.get("route"), "path", "none")  # never the path itself: anyone can make up any number
+            self.metrics.requests.labels(route, status).inc()
+            self.metrics.seconds.labels(route).observe(time.perf_counter() - started)

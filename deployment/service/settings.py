@@ -17,6 +17,7 @@ class Settings(BaseSettings):
     data: Path = HOME  # uploads, results, the jobs' database, copies of the models in S3
     redis: str | None = None  # redis://…; None: one machine, with SQLite
     token: SecretStr | None = None  # for training, activation and removal; None: only this machine may do these
+    encoders: list[str] = []  # that a task which comes with its rows may name, beside those of the tasks here
     url_hosts: list[str] = []  # from which a job may fetch its file
     max_text: int = Field(20_000, gt=0)  # characters
     max_upload: int = Field(200_000_000, gt=0)  # bytes

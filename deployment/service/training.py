@@ -1,47 +1,21 @@
-"""`python -m service.training JOB ARGUMENTS SETTINGS`: what a training job does, in a process of its own.
+"""What a training job does. The stages are those of `tagwright demo`, in the job's folder: one that was interrupted goes on
+where it was. The new model goes into the registry, and answers from then on if it beats the active one on the same test rows.
+"""
 
-The stages are those of `tagwright demo`, in the job's folder: one that was interrupted goes on where it was. The new model
-goes into the registry, and answers from then on if it beats the active one on the same test rows. `progress.json` says how
-far it is, `outcome.json` how it ended."""
-
-import json
-import os
-import sys
-import threading
 from pathlib import Path
 
-from service.jobs import folder_of
 from service.registry import Registry
 from service.settings import Settings
 from tagwright import metrics
 from tagwright.bundle import read_bundle
 from tagwright.dataset import Dataset, clean
-from tagwright.errors import Busy, TagwrightError
 from tagwright.pipeline import Folders
-from tagwright.stage import alone, write_json
+from tagwright.stage import write_json
 from tagwright.tagger import Tagger
 from tagwright.task import Task, Training
 
 
-def main(job_id: str, arguments: dict, settings: Settings) -> None:
-    threading.Thread(target=_end_with_the_worker, daemon=True).start()
-    folder = folder_of(settings, job_id)
-    try:
-        with alone(folder / "work", "training"):
-            outcome = run(folder, job_id, arguments, settings)
-    except Busy as error:
-        outcome = {"busy": str(error)}
-    except TagwrightError as error:
-        outcome = {"error": str(error).replace(f"{folder}/", "")}
-    write_json(folder / "outcome.json", outcome)
-
-
-def _end_with_the_worker() -> None:
-    os.read(sys.stdin.fileno(), 1)  # returns when the worker has gone, however it went
-    os._exit(1)
-
-
-def run(folder: Path, job_id: str, arguments: dict, settings: Settings) -> dict:
+def run(folder: Path, arguments: dict, settings: Settings) -> dict:
     """Returns the fields of the job: `model`, its name in the registry, and `message`, what came of it."""
     task = Task.load(folder / "task.toml" if "rows" in arguments else arguments["task"])
     task = task.model_copy(update={"training": task.training.model_copy(update=arguments["settings"])})
@@ -56,7 +30,7 @@ def run(folder: Path, job_id: str, arguments: dict, settings: Settings) -> dict:
     train(task, folders.dataset, folders.model, bar=False, callbacks=[reporter(folder / "progress.json", recipe, task.kind)])
     evaluate(task, folders.dataset, folders.model, folders.evaluation)
     quantize(task, folders.dataset, folders.model, folders.evaluation, folders.tagger)
-    return promote(f"{task.name[:50]}-{job_id[:8]}", folders.tagger, folders.dataset, Registry(settings))
+    return promote(f"{task.name}-{folder.name[:8]}", folders.tagger, folders.dataset, Registry(settings))
 
 
 def promote(name: str, model: Path, dataset_dir: Path, registry: Registry) -> dict:
@@ -116,7 +90,3 @@ def reporter(path: Path, recipe: Training, kind: str):
             write_json(path, {"done": epochs * steps + of_epoch, "total": recipe.soup * recipe.epochs * steps, "curve": curve})
 
     return Reporter()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], json.loads(sys.argv[2]), Settings(**json.loads(sys.argv[3])))

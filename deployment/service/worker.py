@@ -16,21 +16,19 @@ from pathlib import Path
 
 from celery import Celery, signals
 from kombu.exceptions import OperationalError
+from sqlalchemy.exc import SQLAlchemyError
 
 from service import health
-from service.jobs import Cancelled, Job, Lost, Unavailable, folder_of, open_store
-from service.registry import Registry
+from service.jobs import TRIES, Cancelled, Job, Lost, Unavailable, folder_of, open_store
 from service.settings import Settings
-from tagwright.bulk import tag_file
 from tagwright.errors import Busy, TagwrightError
 
 TASK = "service.work"
-TRIES = 5
-WATCH = 5.0  # seconds between two looks for jobs that wait
+WATCH = 2.0  # seconds between two looks for jobs that wait
 SWEEP = 300.0  # seconds between two looks for what is kept no longer
 KEEP_JOBS = 7 * 24  # hours for which a job is known after its files have gone
-END_WITHIN = 10  # seconds for a training that is told to stop
-OUT = {".parquet": ".parquet", ".jsonl": ".jsonl"}  # and .csv for the rest
+END_WITHIN = 10  # seconds for a job that is told to stop
+LOOK = 0.2  # seconds between two looks at its progress
 log = logging.getLogger(__name__)
 
 
@@ -56,7 +54,7 @@ def ring(settings: Settings, job_id: str) -> None:
     """Wake a worker. A message that cannot be sent is no harm: the workers watch the store too."""
     try:
         celery_app(settings).send_task(TASK, [job_id], retry=False)
-    except (OperationalError, OSError) as error:
+    except (OperationalError, OSError, SQLAlchemyError) as error:
         log.warning("no worker could be woken for job %s: %s", job_id, error)
 
 
@@ -91,20 +89,22 @@ class Worker:
     def work(self, job_id: str) -> None:
         """What a message asks for: do the job, if it is free, and say how it ended."""
         with self.busy:
+            if self.ending.is_set():
+                return
             name = f"{socket.gethostname()}-{secrets.token_hex(4)}"
             try:
                 job = self.store.claim(job_id, name)
             except Unavailable as error:
                 log.warning("job %s cannot be taken now: %s", job_id, error)
                 return
-            if job and not self.ending.is_set():
+            if job:
                 with Heart(self, job, name) as heart:
                     self._do(job, name, heart)
 
     def _do(self, job: Job, name: str, heart: "Heart") -> None:
         folder, store = folder_of(self.settings, job.id), self.store
         try:
-            fields = {"tag": tag, "train": train}[job.kind](self.settings, job, heart)
+            fields = supervise(self.settings, job, heart)
         except Cancelled:
             self._say(lambda: store.end(job.id, name, "cancelled"))
             shutil.rmtree(folder, ignore_errors=True)
@@ -112,14 +112,13 @@ class Worker:
             log.warning("job %s is another worker's now", job.id)
         except Ending:
             self._say(lambda: store.put_back(job.id, name))
-            ring(self.settings, job.id)
         except Busy:  # a worker that was thought to be dead has not stopped yet
             self._say(lambda: store.put_back(job.id, name, not_before=time.time() + WATCH))
         except TagwrightError as error:
-            text = str(error).replace(f"{folder}/", "")
+            text = str(error)
             self._say(lambda: store.end(job.id, name, "failed", error=text))
         except OSError as error:
-            text = f"{type(error).__name__}: {error.strerror or error}"
+            text = str(error)
             if job.tries + 1 < TRIES:
                 self._say(lambda: store.put_back(job.id, name, tries=job.tries + 1, message=f"tried again after {text}",
                                                  not_before=time.time() + 5 * 2**job.tries))
@@ -163,6 +162,7 @@ class Worker:
             shutil.rmtree(folder_of(self.settings, job.id), ignore_errors=True)
             if job.finished < limit - KEEP_JOBS * 3600:
                 self.store.delete(job.id)
+        health.remove_old_beats(self.settings.data, limit)
         for folder in folder_of(self.settings, "").glob("*"):
             if folder.stat().st_mtime < limit and self.store.get(folder.name) is None:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -209,34 +209,22 @@ class Heart:
                 log.warning("jobs cannot be reached: %s", error)
 
 
-def tag(settings: Settings, job: Job, heart: Heart) -> dict:
-    registry, folder = Registry(settings), folder_of(settings, job.id)
-    name = job.model or registry.state()["active"]  # one that was begun with a model ends with it
-    if name is None:
-        raise TagwrightError("no model is active; activate one and send the file again")
-    heart.tell(model=name)
-    source = folder / job.arguments["file"]
-    result = f"tagged{OUT.get(source.suffix, '.csv')}"
-    counts = tag_file(registry.folder(name), source, folder / result, job.arguments["text"],
-                      lambda done, total: heart.tell(done=done, total=total))
-    return {"result": result, "model": name, "done": counts["rows"], "total": counts["rows"],
-            "counts": {key: counts[key] for key in ("rows", "written", "rejected")}}
-
-
-def train(settings: Settings, job: Job, heart: Heart) -> dict:
-    """Train in a process of its own, whose memory goes back to the system and which ends with this one."""
+def supervise(settings: Settings, job: Job, heart: Heart) -> dict:
+    """Have a process of its own do the job; returns the fields that it ended with. Raises what the heart does, TagwrightError
+    for a fault that stays, OSError for one that may pass, and Busy."""
     folder = folder_of(settings, job.id)
     folder.mkdir(parents=True, exist_ok=True)
-    outcome = folder / "outcome.json"
+    outcome, log_file = folder / "outcome.json", folder / "work.log"
     outcome.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "service.training", job.id, json.dumps(job.arguments),
+    command = [sys.executable, "-m", "service.work", job.kind, job.id, json.dumps(job.arguments | {"model": job.model}),
                settings.model_dump_json(include={"models", "data", "threads"})]
-    with (folder / "train.log").open("ab") as output:
-        child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT)
+    paths = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}  # it finds what this process finds
+    with log_file.open("ab") as output:
+        child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, env=paths)
         try:
             while child.poll() is None:
                 heart.tell(**_read(folder / "progress.json"))
-                time.sleep(0.5)
+                time.sleep(LOOK)
         finally:
             child.terminate()
             try:
@@ -247,11 +235,14 @@ def train(settings: Settings, job: Job, heart: Heart) -> dict:
             child.stdin.close()
     heart.tell(**_read(folder / "progress.json"))
     fields = _read(outcome)
-    if child.returncode or not fields:
-        log.error("training %s: %s", job.id, (folder / "train.log").read_text(errors="replace")[-2000:])
-        raise TagwrightError(f"the training process ended with {child.returncode}; the worker's log says why")
+    if child.returncode < 0:
+        raise ChildProcessError(f"the process that did it was ended by signal {-child.returncode}")
+    if not fields:
+        raise RuntimeError(f"job {job.id}: {log_file.read_text(errors='replace')[-2000:]}")
     if "busy" in fields:
         raise Busy(fields["busy"])
+    if "again" in fields:
+        raise OSError(fields["error"])
     if "error" in fields:
         raise TagwrightError(fields["error"])
     return fields
