@@ -28,13 +28,21 @@ from tagwright.errors import TagwrightError
 from tagwright.rows import read_tables, scan
 
 ROOT = Path(__file__).resolve().parent.parent
-# no token, which Ray would look for, and write, in the user's home
-ENVIRON = {"RAY_AUTH_MODE": "disabled", "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+ENVIRON = {"RAY_AUTH_MODE": "disabled",  # no token, which Ray would look for, and write, in the user's home
+           "RAY_gcs_server_port_wait_time_s": "30",
+           "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
 
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """A Ray cluster of two cores, one for all tests of this file, since it takes seconds to start."""
+    with pytest.MonkeyPatch.context() as here:
+        for name, value in ENVIRON.items():
+            here.setenv(name, value)
+        yield from _cluster()
+
+
+def _cluster() -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
