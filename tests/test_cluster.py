@@ -222,6 +222,22 @@ def test_a_file_that_changes_meanwhile_is_named(model, address, tmp_path, monkey
     assert not times(tmp_path / "out")
 
 
+def test_what_only_a_worker_finds_wrong_ends_the_run(model, address, tmp_path, monkeypatch):  # noqa: F811
+    source = write(tmp_path / "in.parquet", make_rows(10))
+
+    def lose_pieces(pieces, worker, tag=cluster._tag_pieces):
+        shutil.rmtree(Path(pieces[0]["part"]).parent)
+        return tag(pieces, worker)
+
+    def other_model(pieces, worker, tag=cluster._tag_pieces):
+        return tag(pieces, (worker[0], "another checksum", worker[2]))
+
+    for change, message in [(lose_pieces, "cannot be written on .*No such file"), (other_model, "is another model than where")]:
+        with monkeypatch.context() as patch, pytest.raises(TagwrightError, match=message):
+            patch.setattr(cluster, "_tag_pieces", change)
+            tag_parquet(model, source, tmp_path / "out", address=address)
+
+
 def test_what_cannot_be_done_is_said_before_any_work(model, tmp_path, monkeypatch):  # noqa: F811
     source, out = tmp_path / "in", tmp_path / "out"
     write(source / "a.parquet", make_rows(3))
@@ -246,7 +262,7 @@ def test_what_cannot_be_done_is_said_before_any_work(model, tmp_path, monkeypatc
 # --- the command -------------------------------------------------------------------------------------------------
 
 
-def test_the_command_tags_on_this_machine_and_leaves_no_process(model, tmp_path):  # noqa: F811
+def test_the_command_tags_on_this_machine(model, tmp_path):  # noqa: F811
     write(tmp_path / "in" / "a.parquet", [*make_rows(20), {"id": 20, "title": "", "body": None}])
     out = tmp_path / "out"
     result = run(model, tmp_path / "in", out)
