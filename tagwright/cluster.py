@@ -229,8 +229,8 @@ class _Worker:
         self.model, self.checksum, self.text = model, checksum, text
 
     def __call__(self, piece: dict) -> dict:
-        """Tag a piece; returns it with `fault`, why its file cannot be read, and `end`, why the run must end; "" if all is well.
-        (What is raised here comes out of Ray with its own remarks.)"""
+        """Tag a piece; returns it with `fault`, why its file cannot be read, and `end`, why the run must end; "" where nothing
+        is wrong. (What is raised here comes out of Ray with remarks of its own.)"""
         done, part = piece | {"fault": "", "end": ""}, Path(piece["part"])
         try:
             tagger = self.tagger

@@ -233,8 +233,8 @@ def test_what_only_a_worker_finds_wrong_ends_the_run(model, address, tmp_path, m
         return tag(pieces, (worker[0], "another checksum", worker[2]))
 
     for change, message in [(lose_pieces, "cannot be written on .*No such file"), (other_model, "is another model than where")]:
-        with monkeypatch.context() as patch, pytest.raises(TagwrightError, match=message):
-            patch.setattr(cluster, "_tag_pieces", change)
+        monkeypatch.setattr(cluster, "_tag_pieces", change)
+        with pytest.raises(TagwrightError, match=message):
             tag_parquet(model, source, tmp_path / "out", address=address)
 
 
