@@ -107,7 +107,10 @@ def tag_parquet(model: Path, source: Path, out: Path, text: str | None = None, a
         files = _plan(names, manifest, text, out / WORK, faults)
         counts["skipped"] = len(names) - len(files) - len(faults)
         _clear(out / WORK, keep={file.parts for file in files})
-        _tag_files(files, (model, manifest.checksum, text), address, counts, faults)
+        try:
+            _tag_files(files, (model, manifest.checksum, text), address, counts, faults)
+        except OSError as error:
+            raise TagwrightError(f"{out}: stopped; what is tagged is kept: {error}") from None
         if faults:
             shown = "; ".join(list(faults.values())[:MAX_FAULTS]) + ("; …" if len(faults) > MAX_FAULTS else "")
             raise TagwrightError(f"{len(faults)} of {len(names)} files could not be tagged, the others are done: {shown}")
@@ -195,6 +198,8 @@ def _tag_files(files: list[_File], worker: tuple, address: str | None, counts: d
             return
         with _ray(address):
             for done in _tag_pieces([{"path": str(file.path), "part": str(part)} for file, part in left], worker):
+                if done["end"]:
+                    raise TagwrightError(done["end"])
                 part = Path(done["part"])
                 file = by_folder[part.parent]
                 file.left.remove(part)
@@ -206,12 +211,11 @@ def _tag_files(files: list[_File], worker: tuple, address: str | None, counts: d
 
 
 def _tag_pieces(pieces: list[dict], worker: tuple) -> Iterator[dict]:
-    """Tag the pieces on all cores that Ray has; gives each back, in any order, with its `fault`, "" where there is none."""
+    """Tag the pieces on all cores that Ray has; gives each back, in any order, as a worker returns it."""
     import ray.data
 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False  # they count tasks; ours counts rows
-    context.raise_original_map_exception = True
     workers = min(int(ray.cluster_resources().get("CPU", 1)), len(pieces))
     todo = ray.data.from_items(pieces, override_num_blocks=len(pieces))  # each piece is a task
     return todo.map(_Worker, fn_constructor_args=worker, num_cpus=1,
@@ -222,27 +226,41 @@ class _Worker:
     """A process on one core of the cluster, which loads the model once and tags piece after piece."""
 
     def __init__(self, model: Path, checksum: str, text: str | None):
-        os.environ["TOKENIZERS_PARALLELISM"] = "false"  # or it would take every core
-        self.tagger, self.text = Tagger.load(model, threads=1), text
-        if self.tagger.manifest.checksum != checksum:
-            raise TagwrightError(f"{model}: on {socket.gethostname()} another model than where the command was given")
+        self.model, self.checksum, self.text = model, checksum, text
 
     def __call__(self, piece: dict) -> dict:
+        """Tag a piece; returns it with `fault`, why its file cannot be read, and `end`, why the run must end; "" where nothing
+        is wrong. (What is raised here comes out of Ray with remarks of its own.)"""
+        done, part = piece | {"fault": "", "end": ""}, Path(piece["part"])
         try:
-            self._tag(Path(piece["path"]), Path(piece["part"]))
-        except TagwrightError as error:  # the input cannot be read
-            return piece | {"fault": str(error)}
-        return piece | {"fault": ""}
+            tagger = self.tagger
+        except TagwrightError as error:
+            return done | {"end": f"on {socket.gethostname()}: {error}"}
+        try:
+            self._tag(tagger, Path(piece["path"]), part)
+        except TagwrightError as error:
+            return done | {"fault": str(error)}
+        except OSError as error:
+            return done | {"end": f"{part}: cannot be written on {socket.gethostname()}: {error}"}
+        return done
 
-    def _tag(self, path: Path, part: Path) -> None:
+    @cached_property  # and not the constructor's work, whose faults Ray hides behind an actor's death
+    def tagger(self) -> Tagger:
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"  # or it would take every core
+        tagger = Tagger.load(self.model, threads=1)
+        if tagger.manifest.checksum != self.checksum:
+            raise TagwrightError(f"{self.model}: is another model than where the command was given")
+        return tagger
+
+    def _tag(self, tagger: Tagger, path: Path, part: Path) -> None:
         source = scan(path)
         own = own_columns(source)
-        chunks = read_chunks(source, how_to_read(source, self.tagger.manifest, self.text), start=int(part.stem))
+        chunks = read_chunks(source, how_to_read(source, tagger.manifest, self.text), start=int(part.stem))
         rejected = []
         with _whole(part, part.parent) as partial:
             with pq.ParquetWriter(partial, _schema(source, own)) as writer:
                 for chunk in islice(chunks, CHUNKS_A_GROUP):
-                    writer.write_table(tagged(self.tagger, chunk, own))
+                    writer.write_table(tagged(tagger, chunk, own))
                     rejected += chunk.rejected
             if rejected:  # there before the piece is
                 with _whole(_rejected_of(part), part.parent) as lines:
@@ -306,7 +324,7 @@ def _ray(address: str | None) -> Iterator[None]:
     except ImportError:
         raise TagwrightError('Ray Data is not installed: pip install "ray[data]"') from None
     for name in ("ray", "ray.data"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # it logs what it raises, with its own insides
     if address:
         _knock(address)
         os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "1")  # one attempt, 40 s, at what answers but is no Ray
@@ -317,12 +335,14 @@ def _ray(address: str | None) -> Iterator[None]:
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         try:
-            ray.init(**cluster, log_to_driver=False, logging_level=logging.ERROR)
+            ray.init(**cluster, log_to_driver=False, logging_level=logging.CRITICAL)
         except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             hint = " (one that asks for a token needs RAY_AUTH_MODE=token here too)" if address else ""
             raise TagwrightError(f"{address or 'this machine'}: Ray cannot be used: {error}{hint}") from None
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own would end the process at once
         yield
+    except ray.exceptions.RayError as error:
+        raise TagwrightError(f"Ray ended the work; what is tagged is kept, and the same command goes on: {error}") from error
     finally:
         ray.shutdown()
 

@@ -28,8 +28,9 @@ from tagwright.errors import TagwrightError
 from tagwright.rows import read_tables, scan
 
 ROOT = Path(__file__).resolve().parent.parent
-# no token, which Ray would look for, and write, in the user's home
-ENVIRON = {"RAY_AUTH_MODE": "disabled", "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+ENVIRON = {"RAY_AUTH_MODE": "disabled",  # no token, which Ray would look for, and write, in the user's home
+           "RAY_gcs_server_port_wait_time_s": "30",
+           "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +41,13 @@ def model(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """A Ray cluster of two cores, one for all tests of this file, since it takes seconds to start."""
+    with pytest.MonkeyPatch.context() as here:
+        for name, value in ENVIRON.items():
+            here.setenv(name, value)
+        yield from _cluster()
+
+
+def _cluster() -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -219,6 +227,22 @@ def test_a_file_that_changes_meanwhile_is_named(model, address, tmp_path, monkey
     assert not times(tmp_path / "out")
 
 
+def test_what_only_a_worker_finds_wrong_ends_the_run(model, address, tmp_path, monkeypatch):  # noqa: F811
+    source = write(tmp_path / "in.parquet", make_rows(10))
+
+    def lose_pieces(pieces, worker, tag=cluster._tag_pieces):
+        shutil.rmtree(Path(pieces[0]["part"]).parent)
+        return tag(pieces, worker)
+
+    def other_model(pieces, worker, tag=cluster._tag_pieces):
+        return tag(pieces, (worker[0], "another checksum", worker[2]))
+
+    for change, message in [(lose_pieces, "cannot be written on .*No such file"), (other_model, "is another model than where")]:
+        monkeypatch.setattr(cluster, "_tag_pieces", change)
+        with pytest.raises(TagwrightError, match=message):
+            tag_parquet(model, source, tmp_path / "out", address=address)
+
+
 def test_what_cannot_be_done_is_said_before_any_work(model, tmp_path, monkeypatch):  # noqa: F811
     source, out = tmp_path / "in", tmp_path / "out"
     write(source / "a.parquet", make_rows(3))
@@ -243,7 +267,7 @@ def test_what_cannot_be_done_is_said_before_any_work(model, tmp_path, monkeypatc
 # --- the command -------------------------------------------------------------------------------------------------
 
 
-def test_the_command_tags_on_this_machine_and_leaves_no_process(model, tmp_path):  # noqa: F811
+def test_the_command_tags_on_this_machine(model, tmp_path):  # noqa: F811
     write(tmp_path / "in" / "a.parquet", [*make_rows(20), {"id": 20, "title": "", "body": None}])
     out = tmp_path / "out"
     result = run(model, tmp_path / "in", out)
