@@ -154,8 +154,8 @@ def tag(what: Annotated[list[str], typer.Argument(metavar="MODEL TEXT… | FILE"
 
 @app.command()
 def bulk(model: Annotated[str, typer.Argument(metavar="MODEL", help="A task's name or a model folder.")],
-         source: Annotated[Path, typer.Argument(help="A parquet file, or a folder of such.")],
-         out: Annotated[Path, typer.Argument(help="The folder to write: a file of the same name for each of SOURCE's.")],
+         source: Annotated[Path, typer.Argument(metavar="SOURCE", help="A parquet file, or a folder of such.")],
+         out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write: a file of the same name for each one.")],
          text: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column that holds the text.",
                                                   show_default="those that the model reads")] = None,
          address: Annotated[str | None, typer.Option(metavar="HOST:PORT", show_default="this machine's cores",
