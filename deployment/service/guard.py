@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from fastapi import Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from h11 import LocalProtocolError
 from limits import RateLimitItemPerHour, RateLimitItemPerMinute
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
@@ -122,6 +123,8 @@ class Caps:
             if declared.isdigit() and int(declared) > cap:
                 raise _TooLarge
             await self.app(scope, counted, headed)
+        except LocalProtocolError:  # the body broke the protocol: uvicorn has answered for itself, and hangs up
+            return
         except _TooLarge:
             if not started:
                 reply = answer(413, f"the body has more than {cap:,} bytes", scope["path"], {"Connection": "close"})
