@@ -1,9 +1,11 @@
 """`python -m service`: the API and one worker together; `… api` or `… worker` alone, where they are on several machines."""
 
 import argparse
+import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import uvicorn
@@ -33,14 +35,20 @@ def main() -> None:
 
             work(settings)
         elif options.part == "api":
-            uvicorn.run("service.api:create_app", factory=True, host=options.host, port=options.port,
-                        workers=options.processes, log_level="warning", server_header=False,
-                        http="h11",  # httptools takes headers of any size
-                        timeout_graceful_shutdown=END_WITHIN // 2)
+            serve(options)
         else:
             together(options)
     except TagwrightError as error:
         sys.exit(f"error: {error}")
+
+
+def serve(options: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        if options.processes > 1:
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        uvicorn.run("service.api:create_app", factory=True, host=options.host, port=options.port, workers=options.processes,
+                    log_level="warning", server_header=False, http="h11",  # httptools takes headers of any size
+                    timeout_graceful_shutdown=END_WITHIN // 2)
 
 
 def take_in(registry: Registry, folder: Path, name: str | None) -> None:

@@ -1,8 +1,10 @@
 """What Prometheus reads."""
 
+import os
 import time
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.registry import Registry
@@ -12,22 +14,29 @@ TEXTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class Metrics:
-    """The figures of one process."""
+    """The figures of this process, or, where PROMETHEUS_MULTIPROC_DIR names a folder, of all that share it."""
 
     def __init__(self, models: Registry):
-        self.models, self.registry = models, CollectorRegistry()
+        self.models, self.registry, self.shown = models, CollectorRegistry(), None
         options = {"registry": self.registry}
         self.requests = Counter("tagwright_requests", "Requests answered", ["route", "status"], **options)
         self.seconds = Histogram("tagwright_request_seconds", "Time to the answer", ["route"], buckets=SECONDS, **options)
         self.batch = Histogram("tagwright_batch_texts", "Texts in a batch of the network", buckets=TEXTS, **options)
         self.texts = Counter("tagwright_texts", "Texts tagged", **options)
-        self.active = Gauge("tagwright_active_model", "1 for the model that answers", ["name", "checksum"], **options)
+        self.active = Gauge("tagwright_active_model", "1 for the model that answers", ["name", "checksum"],
+                            multiprocess_mode="mostrecent", **options)
 
     def text(self) -> str:
-        self.active.clear()
-        if model := self.models.model:
-            self.active.labels(model.name, model.tagger.manifest.checksum).set(1)
-        return generate_latest(self.registry).decode()
+        if self.models.model:
+            if self.shown:
+                self.active.labels(*self.shown).set(0)
+            self.shown = self.models.model.identity.values()
+            self.active.labels(*self.shown).set(1)
+        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+            return generate_latest(self.registry).decode()
+        together = CollectorRegistry()
+        MultiProcessCollector(together)
+        return generate_latest(together).decode()
 
 
 class Measured:

@@ -92,7 +92,10 @@ class Registry:
         loaded, TagwrightError is raised and nothing changes."""
         model = self.load(name)
         with self._lock:
-            before = self.state()
+            try:
+                before = self.state()
+            except TagwrightError:  # damaged; this is what mends it
+                before = {"active": None, "previous": None}
             previous = before["active"] if before["active"] != name else before["previous"]
             self._files.write(ACTIVE, {"active": name, "previous": previous})
             self.model = model
