@@ -21,12 +21,17 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
+from service.registry import Registry
+from service.settings import Settings
+from services import Services
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
+from tiny import write_tiny
+from words import make_rows, make_words_model
 
 from tagwright.task import ROOT
 
@@ -119,7 +124,8 @@ class StandIn:
     def add(self, kind, state="queued", **values):
         now = datetime.now(UTC).isoformat()
         unit, total = {"tag": ("rows", 1000), "train": ("steps", 400)}[kind]
-        job = {"id": f"j{len(self.jobs)}", "kind": kind, "state": state, "created": now, "started": now, "finished": None,
+        job = {"id": f"j{len(self.jobs)}", "kind": kind, "name": "rows.csv", "state": state, "created": now, "started": now,
+               "finished": None,
                "progress": {"done": 0, "total": total, "unit": unit}, "eta_seconds": None, "message": None, "error": None,
                "result": None, "model": None} | ({"curve": []} if kind == "train" else {"counts": {}}) | values
         self.jobs.insert(0, job)
@@ -129,18 +135,19 @@ class StandIn:
         async with request.form() as form:
             self.results[f"j{len(self.jobs)}"] = await form["file"].read()
             self.sent = {"name": form["file"].filename, "text": form.get("text")}
-        return self.add("tag")
+        return self.add("tag", name=self.sent["name"])
 
     async def train_job(self, request):
         if refusal := self.refused(request):
             return refusal
         if request.headers["Content-Type"] == "application/json":
             self.sent = await request.json()
+            return self.add("train", name=self.sent["task"])
         else:
             async with request.form() as form:
                 self.sent = {"task": (await form["task"].read()).decode(), "data": (await form["data"].read()).decode(),
                              "settings": json.loads(form["settings"])}
-        return self.add("train")
+        return self.add("train", name="mine")
 
     async def list_jobs(self, _):
         for job in self.jobs:
@@ -594,7 +601,7 @@ def test_a_task_of_ones_own_is_sent_with_its_rows(page, stand_in, tmp_path):
     only_refusals(page, 422)
     stand_in.refusals.clear()
     button.click()
-    wait(page, lambda: "Train mine.toml" in first_job(page))
+    wait(page, lambda: "Train mine" in first_job(page))
     assert stand_in.sent == {"task": 'name = "mine"', "data": '{"text": "robots"}', "settings": {}}
 
 
@@ -739,3 +746,59 @@ def fill(stand_in):
                  message="Active now: micro-F1 0.571 on the same test rows, 0.557 before")
     stand_in.add("tag", "running", progress={"done": 41_250, "total": 100_000, "unit": "rows"}, eta_seconds=83)
     stand_in.add("tag")
+
+
+# --- the real service
+
+
+@pytest.fixture
+def service(tmp_path):
+    """The whole service in processes of its own, with one quick model, and a tiny task in `tmp_path / "tiny"`."""
+    (tmp_path / "tiny").mkdir()
+    write_tiny(tmp_path / "tiny", rows=400)
+    services = Services(tmp_path / "service", encoders=json.dumps([str(tmp_path / "tiny" / "encoder")]))
+    registry = Registry(Settings(models=str(services.home / "models")))
+    registry.add(make_words_model(tmp_path / "words"), "words")
+    registry.activate("words")
+    services.start("all")
+    yield services
+    services.stop()
+
+
+@pytest.mark.skipif("TAGWRIGHT_PAGE_URL" in os.environ, reason="it starts a service of its own")
+def test_a_visit_to_the_real_service(browser, service, tmp_path):
+    emulate(browser)
+    load(browser, str(service.http.base_url))
+    write(browser, "salt and bread")
+    wait(browser, lambda: sorted(texts(browser, "#given .name")) == ["bread", "salt"])
+
+    rows = make_rows(80_000)
+    (tmp_path / "kitchen.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    send_file(browser, tmp_path / "kitchen.jsonl")
+    wait(browser, lambda: " of 80,000 rows · about" in first_job(browser), 60)
+    wait(browser, lambda: "80,000 of 80,000 rows tagged" in first_job(browser), 60)
+    before = set(browser.downloads.iterdir())
+    browser.find_element(By.CSS_SELECTOR, "#job-list a[download]").click()
+    wait(browser, lambda: [path for path in set(browser.downloads.iterdir()) - before if path.suffix == ".jsonl"])
+    (path,) = set(browser.downloads.iterdir()) - before
+    assert [json.loads(line)["id"] for line in path.read_text().splitlines()] == [row["id"] for row in rows]
+
+    browser.find_element(By.CSS_SELECTOR, "[value=files]").click()
+    element(browser, "task-file").send_keys(str(tmp_path / "tiny" / "books.toml"))
+    element(browser, "data-file").send_keys(str(tmp_path / "tiny" / "rows.jsonl"))
+    element(browser, "epochs").send_keys("3", Keys.ENTER)
+    wait(browser, lambda: len(texts(browser, "#job-list tbody tr")) >= 1, 90)
+    wait(browser, lambda: "Done" in first_job(browser), 90)
+    assert first_job(browser).startswith("Train books")
+    assert "words has other labels and cannot be compared, so it goes on answering" in first_job(browser)
+    assert len(texts(browser, "#job-list tbody tr")) == 3
+    trained = service.http.get("/v1/jobs").json()["jobs"][0]["model"]
+    wait(browser, lambda: browser.find_elements(By.CSS_SELECTOR, f"[aria-label='Use: {trained}']"))
+    browser.save_screenshot(str(tmp_path / "page.png"))
+    browser.find_element(By.CSS_SELECTOR, f"[aria-label='Use: {trained}']").click()
+    wait(browser, lambda: element(browser, "active-title").text == "Blurbs to genres")
+    write(browser, "cats1 cats2 cats3")
+    wait(browser, lambda: texts(browser, "#given .name")[:1] == ["cats"])
+    element(browser, "previous").click()
+    wait(browser, lambda: element(browser, "active-title").text == "Words")
+    assert browser.get_log("browser") == []

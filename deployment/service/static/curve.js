@@ -1,18 +1,20 @@
-/** The curve of a training run: losses and micro-F1 by epoch, drawn as SVG, told in words and given as a table. */
+/** The curve of a training run: losses and scores by epoch, drawn as SVG, told in words and given as a table. */
 
 import { make } from "./dom.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const [WIDTH, HEIGHT] = [260, 180];
 const FRAME = { left: 46, right: WIDTH - 12, top: 12, bottom: HEIGHT - 42 };
+const SCORES = { micro_f1: "Micro-F1", accuracy: "Accuracy" }; // which of them a task has is by its kind
 const LINES = { train_loss: "training", valid_loss: "validation" };
 
-/** Draw `curve`, [{epoch, train_loss, valid_loss, micro_f1}, …] with null for what was not measured, into `place`. */
+/** Draw `curve`, [{epoch, train_loss, valid_loss, and one of SCORES}, …] with null for what was not measured, into `place`. */
 export function drawCurve(place, curve, title) {
   place.className = "curve";
   const wasOpen = place.querySelector("details")?.open ?? false;
-  const charts = [chart(curve, ["train_loss", "valid_loss"], "Loss", title), chart(curve, ["micro_f1"], "Micro-F1", title)];
-  place.replaceChildren(make("div", { className: "charts" }, ...charts), table(curve, title, wasOpen));
+  const score = Object.keys(SCORES).find((key) => key in curve[0]);
+  const charts = [chart(curve, ["train_loss", "valid_loss"], "Loss", title), chart(curve, [score], SCORES[score], title)];
+  place.replaceChildren(make("div", { className: "charts" }, ...charts), table(curve, score, title, wasOpen));
 }
 
 function chart(curve, keys, name, title) {
@@ -58,11 +60,11 @@ function words(name, keys, lines, title) {
   return `${title}. ${name} by epoch: ${told.join("; ")}. The table below has every value.`;
 }
 
-function table(curve, title, open) {
-  const heads = ["Epoch", "Training loss", "Validation loss", "Micro-F1"];
+function table(curve, score, title, open) {
+  const heads = ["Epoch", "Training loss", "Validation loss", SCORES[score]];
   const cell = (value) => make("td", {}, Number.isFinite(value) ? value.toFixed(4) : "–");
   const rows = curve.map((point) => make("tr", {}, make("th", { scope: "row" }, String(point.epoch)),
-    cell(point.train_loss), cell(point.valid_loss), cell(point.micro_f1)));
+    cell(point.train_loss), cell(point.valid_loss), cell(point[score])));
   return make("details", { open }, make("summary", {}, "Values as a table"),
     make("table", {}, make("caption", { className: "spoken" }, title),
       make("thead", {}, make("tr", {}, ...heads.map((head) => make("th", { scope: "col" }, head)))),

@@ -8,10 +8,8 @@ const BUSY = 1000; // milliseconds between two looks while a job goes on
 const IDLE = 10_000;
 const SHOWN = 6; // the newest ones; the rest at a click
 const STATES = { queued: "Waiting", running: "Running", succeeded: "Done", failed: "Failed", cancelled: "Cancelled" };
-const NAMES = "tagwright-names"; // what this browser has sent, by job: the service does not keep the names of files
 
 const cards = new Map(); // id -> what `card` returned
-const names = new Map(JSON.parse(localStorage.getItem(NAMES) ?? "[]"));
 let timer = null;
 let asked = 0; // questions so far; the answer to an older one than the last shown is thrown away
 let answered = 0;
@@ -26,13 +24,6 @@ export function start(trained) {
     refresh();
   });
   document.addEventListener("visibilitychange", () => document.hidden || refresh());
-}
-
-/** Remember what a new job is about, and show it. */
-export function add(job, name) {
-  names.set(job.id, name);
-  localStorage.setItem(NAMES, JSON.stringify([...names].slice(-200)));
-  return refresh();
 }
 
 /** Ask for the jobs and show them; again from time to time for as long as the page is seen and the service answers. */
@@ -128,8 +119,7 @@ function update(shown, job) {
 }
 
 function title(job) {
-  const name = names.get(job.id);
-  return job.kind === "train" ? `Train ${name ?? job.model ?? "a model"}` : `Tag ${name ?? "a file"}`;
+  return `${job.kind === "train" ? "Train" : "Tag"} ${job.name}`;
 }
 
 function facts(job) {

@@ -2,7 +2,7 @@
 
 import { call, Fault } from "./api.js";
 import { find, say } from "./dom.js";
-import { add } from "./jobs.js";
+import { refresh } from "./jobs.js";
 
 export function start() {
   const form = find("train");
@@ -32,8 +32,8 @@ async function submit(form) {
   try {
     const body = named ? { json: { task: find("task-name").value.trim(), settings: settings() } } : { form: files() };
     const progress = (share) => (bar.value = share);
-    const job = await call("v1/jobs/train", { method: "POST", privileged: true, progress, ...body });
-    await add(job, named ? find("task-name").value.trim() : find("task-file").files[0].name);
+    await call("v1/jobs/train", { method: "POST", privileged: true, progress, ...body });
+    await refresh();
     find("train-started").hidden = false;
   } catch (error) {
     if (!(error instanceof Fault)) throw error;

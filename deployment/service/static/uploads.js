@@ -2,7 +2,7 @@
 
 import { call, Fault } from "./api.js";
 import { announce, find, make, percent, say, size } from "./dom.js";
-import { add } from "./jobs.js";
+import { refresh } from "./jobs.js";
 
 let sending = Promise.resolve();
 
@@ -45,7 +45,7 @@ async function send(file, { item, progress, share, fault, button, abort }) {
     } });
     item.remove();
     announce(`${file.name} has been sent`);
-    await add(job, file.name);
+    await refresh();
   } catch (error) {
     if (abort.signal.aborted) return;
     if (!(error instanceof Fault)) throw error;
