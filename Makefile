@@ -12,7 +12,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 TORCH := $(shell sed -n 's/^torch==/torch==/p' requirements.txt)
 BIN := .venv/bin
 
-.PHONY: help setup demo serve gradio space browser test system lint notebooks bench bench-quality bench-ablation bench-compression bench-tagging bench-service bench-new-labels bench-profile bench-gpu bench-collect standin clean
+.PHONY: help setup demo serve gradio space browser test test-long system lint notebooks bench bench-quality bench-ablation bench-compression bench-tagging bench-service bench-new-labels bench-profile bench-gpu bench-collect standin clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -53,9 +53,15 @@ space: setup  ## put a complete Hugging Face Space for TASK's model together in 
 browser: setup  ## serve the page that runs TASK's model in the visitor's browser (needs Node 20.19 or newer)
 	model="$$(realpath "$$($(BIN)/tagwright where $(TASK))")" && cd deployment/browser && npm ci && TAGWRIGHT_MODEL="$$model" npm run dev
 
-test: setup system  ## run every test (installs Chromium, Firefox, MariaDB and Redis by apt-get where they are missing: as root)
+# One thread for each process of the tests: more would wait for each other.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test: setup system  ## run the tests (installs Chromium, Firefox, MariaDB and Redis by apt-get where they are missing: as root)
 	$(BIN)/ruff check .
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder  # one thread each: more wait for each other
+	$(PYTEST) -m "not long"
+
+test-long: setup system  ## run those that take many minutes: notebooks, kills, hostile requests, the image's steps, a Ray cluster
+	$(PYTEST) -m long
 
 APT := chromium chromium-headless-shell chromium-driver firefox-esr mariadb-server redis-server
 system:

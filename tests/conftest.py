@@ -21,7 +21,8 @@ from tagwright.task import Task
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, and their children, ignore it
 ROOT = Path(__file__).resolve().parent.parent
 LONGEST = [  # minutes each
-    "test_notebooks", "test_parity", "test_encoders", "test_fetch_questions", "test_bulk", "test_browser_package"]
+    "test_notebooks", "test_service_jobs", "test_service_training", "test_deployment", "test_cluster", "test_parity",
+    "test_encoders", "test_fetch_questions", "test_bulk", "test_browser_package"]
 
 
 def pytest_collection_modifyitems(items):

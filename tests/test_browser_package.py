@@ -23,6 +23,8 @@ from tagwright.bundle import read_bundle, write_bundle
 from tagwright.tagger import Tagger
 from tagwright.task import ROOT
 
+pytestmark = pytest.mark.long
+
 PACKAGE = ROOT / "deployment" / "browser"
 # How far scores may be from Python's, at worst and on average. onnxruntime's int8 kernels differ between builds, and an
 # activation that is rounded the other way moves a whole step: 0.04 and 0.0007 were measured, where Python itself gives a text

@@ -27,6 +27,8 @@ from tagwright.cluster import PIECE_ROWS, tag_parquet
 from tagwright.errors import TagwrightError
 from tagwright.rows import read_tables, scan
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRON = {"RAY_AUTH_MODE": "disabled",  # no token, which Ray would look for, and write, in the user's home
            "RAY_gcs_server_port_wait_time_s": "30",

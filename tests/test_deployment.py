@@ -40,6 +40,8 @@ from tagwright.errors import TagwrightError
 from tagwright.publishing import publish, pull
 from tagwright.task import ROOT
 
+pytestmark = pytest.mark.long
+
 SERVICE = ROOT / "deployment" / "service"
 AWS = ROOT / "deployment" / "aws"
 DOCKERFILE, COMPOSE = SERVICE / "Dockerfile", yaml.safe_load((SERVICE / "compose.yaml").read_text(encoding="utf8"))
@@ -465,7 +467,7 @@ def test_zizmor_finds_nothing_in_the_workflow():
 def test_ci_runs_the_readmes_commands_and_builds_the_images():
     workflow = yaml.safe_load(WORKFLOW.read_text(encoding="utf8"))
     project, images = workflow["jobs"]["project"], workflow["jobs"]["images"]
-    assert project["strategy"]["matrix"]["command"] == ["demo SERVE=0", "test"]
+    assert project["strategy"]["matrix"]["command"] == ["demo SERVE=0", "test", "test-long"]
     assert project["steps"][-1] == {"run": "make ${{ matrix.command }}"}
     assert images["steps"][-1] == {"run": ".ci/images"}
     circle = yaml.safe_load(CIRCLECI.read_text(encoding="utf8"))

@@ -39,6 +39,8 @@ from tagwright.tagger import FILES, Tagger
 from tagwright.task import Task
 from tagwright.training import predict, train
 
+pytestmark = pytest.mark.long
+
 LENGTH = 48
 CLS = {"bert", "xlnet"}  # the others by mean pooling; XLNet's CLS token is its last one
 

@@ -13,6 +13,8 @@ from nbclient.exceptions import CellExecutionError
 
 from tagwright.task import Task
 
+pytestmark = pytest.mark.long
+
 FOLDER = Path(__file__).parent.parent / "notebooks"
 NAMES = ["01_cleaning", "02_eda", "03_finetuning", "04_evaluation", "05_onnx_quantization"]
 

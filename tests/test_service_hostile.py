@@ -23,6 +23,8 @@ from service.settings import Settings
 from service_process import Api, api
 from starlette.requests import Request
 
+pytestmark = pytest.mark.long
+
 MB = 1 << 20
 CLIENTS = 4
 PROMPT = 2.5  # seconds to an answer of /healthz while others attack, on a machine that does other things too

@@ -87,6 +87,7 @@ def check(services: Services, job: dict, rows: list[dict]) -> None:
     assert all(set(json.loads(result["tags"])) == expected(row) for row, result in zip(rows, found, strict=True))
 
 
+@pytest.mark.long
 def test_a_worker_is_killed_and_the_next_one_goes_on(start, url):
     services = start(url)
     services.start("api")
@@ -106,6 +107,7 @@ def test_a_worker_is_killed_and_the_next_one_goes_on(start, url):
     check(services, services.ended(job), rows)
 
 
+@pytest.mark.long
 def test_a_worker_that_is_told_to_end_gives_its_job_up_at_once(start):
     services = start()
     services.start("api")
@@ -122,6 +124,7 @@ def test_a_worker_that_is_told_to_end_gives_its_job_up_at_once(start):
     check(services, services.ended(job), rows)
 
 
+@pytest.mark.long
 def test_redis_the_api_and_the_worker_are_killed_at_random_moments(start, redis_server):
     services = start(redis_server.url)
     chance = random.Random(11)
@@ -175,6 +178,7 @@ def test_without_redis_tags_go_on_and_jobs_wait(start, redis_server, is_hung):
     assert services.ended(accepted)["counts"] == {"rows": 1, "written": 1, "rejected": {}}
 
 
+@pytest.mark.long
 def test_several_workers_share_the_jobs(start, url):
     services = start(url)
     services.start("api")
@@ -370,6 +374,7 @@ def test_a_process_that_is_killed_is_tried_again_and_a_worker_that_dies_with_it_
     assert worker.store.claim(job.id, "another") is None
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("rows", [2_000, 1_000_000])
 def test_a_file_that_is_made_to_fill_the_memory_fails_alone(worker, rows):
     """Four bytes in the file are gigabytes in memory: one long text, given in each row by its number."""

@@ -765,6 +765,7 @@ def service(tmp_path):
     services.stop()
 
 
+@pytest.mark.long
 @pytest.mark.skipif("TAGWRIGHT_PAGE_URL" in os.environ, reason="it starts a service of its own")
 def test_a_visit_to_the_real_service(browser, service, tmp_path):
     emulate(browser)

@@ -9,6 +9,8 @@ import httpx
 import pytest
 from service_process import api
 
+pytestmark = pytest.mark.long
+
 TOKEN = "a token of the tests"
 PROBLEM = "application/problem+json"
 STATUSES = {  # of each operation: how it answers where all is well, and its problems

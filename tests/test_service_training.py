@@ -16,6 +16,8 @@ from tagwright.bundle import read_bundle
 from tagwright.pipeline import Folders
 from tagwright.task import Task
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory) -> Path:

@@ -71,7 +71,7 @@ def main(settings: Settings) -> None:
 
     signals.worker_ready.connect(ready)
     signals.worker_shutting_down.connect(ending)
-    app.worker_main(["worker", "--concurrency=1", "--pool=threads", "--without-gossip", "--without-mingle",
+    app.worker_main(["--quiet", "worker", "--concurrency=1", "--pool=threads", "--without-gossip", "--without-mingle",
                      "--loglevel=WARNING", f"--hostname=worker-{os.getpid()}@%h"])
 
 
