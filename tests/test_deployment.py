@@ -472,7 +472,7 @@ def test_ci_runs_the_readmes_commands_and_builds_the_images():
     assert images["steps"][-1] == {"run": ".ci/images"}
     circle = yaml.safe_load(CIRCLECI.read_text(encoding="utf8"))
     jobs = circle["workflows"]["ci"]["jobs"]
-    assert {job["project"]["command"] for job in jobs if isinstance(job, dict)} == {"demo SERVE=0", "test"}
+    assert {job["project"]["command"] for job in jobs if isinstance(job, dict)} == {"demo SERVE=0", "test", "test-long"}
     assert circle["jobs"]["project"]["steps"][-1]["run"]["command"] == "make << parameters.command >>"
     assert "images" in jobs
     assert circle["jobs"]["images"]["steps"][-1] == {"run": ".ci/images"}
