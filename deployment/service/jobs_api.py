@@ -83,8 +83,12 @@ def router(settings: Settings) -> APIRouter:
     store: JobStore = open_store(settings)
 
     def accept(kind: str, name: str, arguments: dict, job_id: str, response: Response) -> JobAnswer:
-        with available():
-            job = store.add(kind, name[:200], arguments, job_id)
+        try:
+            with available():
+                job = store.add(kind, name[:200], arguments, job_id)
+        except Problem:
+            shutil.rmtree(folder_of(settings, job_id), ignore_errors=True)
+            raise
         ring(settings, job.id)  # should the message be lost, the workers' watch finds the job
         response.headers["Location"] = f"/v1/jobs/{job.id}"
         return shown(job)
@@ -113,10 +117,10 @@ def router(settings: Settings) -> APIRouter:
                         raise Problem(422, f"text: a column's name has at most {MAX_COLUMN} characters")
                     name, ending = file.filename or "", uploads.form_of(file.filename or "")
                     await uploads.save(pieces(file), folder / f"input{ending}", settings.max_upload)
-            return await run_in_threadpool(accept, "tag", name, {"file": f"input{ending}", "text": text}, job_id, response)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
+        return await run_in_threadpool(accept, "tag", name, {"file": f"input{ending}", "text": text}, job_id, response)
 
     @routes.post("/train", status_code=202, dependencies=[Depends(guard.privileged), Depends(guard.limited("jobs"))],
                  responses=described(400, 401, 403, 413, 415, 422, 429, 503), openapi_extra=BODIES["train"])
@@ -151,10 +155,10 @@ def router(settings: Settings) -> APIRouter:
                         raise Problem(422, "settings: must be JSON in a plain field, not a file")
                     given = checked(TrainSettings, settings_text)
                 arguments = {"task": "task.toml", "rows": f"rows{ending}", "settings": given.model_dump(exclude_none=True)}
-            return await run_in_threadpool(accept, "train", task.name, arguments, job_id, response)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
+        return await run_in_threadpool(accept, "train", task.name, arguments, job_id, response)
 
     @routes.get("", responses=described(503))
     def listed() -> JobsAnswer:
