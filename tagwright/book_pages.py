@@ -15,8 +15,21 @@ from urllib.parse import urlsplit
 from lxml import etree
 from lxml.html import HtmlElement
 
-from tagwright.bookshop import book_id, book_url, category_place, is_author
-from tagwright.markup import UnreadablePage, absolute, classes, inner_html, line, parse, refusal, under, walk
+from tagwright.bookshop import Place, book_id, book_url, category_place, is_author
+from tagwright.markup import (
+    ChallengePage,
+    RemovedPage,
+    UnreadablePage,
+    absolute,
+    asks_for_a_human,
+    classes,
+    inner_html,
+    line,
+    parse,
+    refusal,
+    under,
+    walk,
+)
 from tagwright.stackexchange import split_url
 from tagwright.store import Item
 
@@ -41,30 +54,32 @@ ISO_DATE = re.compile(r"\s*([0-9]{4}-[0-9]{2}-[0-9]{2})")
 @dataclass
 class BookListing:
     """The addresses of the books on one page of a category, in its order; the category's path (`Fiction » Romance`), empty
-    where the page does not show it; the offset of the next page, None on the last one."""
+    where the page does not show it; the address of the next page, None on the last one."""
 
     urls: list[str]
     category: str
-    next: int | None
+    next: str | None
 
 
-def read_category(html: str, url: str) -> BookListing:
-    """The books that a page of a category leads to, each once; none on an empty or last page. `url` is where the browser ended.
+def read_category(html: str, url: str, category: int) -> BookListing:
+    """The books that a page of the category with that number leads to, each once; none on a page that is empty. `url` is where
+    the browser ended.
 
-    Raises ChallengePage, RemovedPage, or UnreadablePage: no book, and nothing that says so.
+    Raises ChallengePage, RemovedPage (also where it ended elsewhere), or UnreadablePage: no book, and nothing that says so.
     """
     page, place = parse(html), category_place(absolute(url))
-    if place is None:
-        raise refusal(page, None, CONTENT, f"not the address of a category: {url[:80]!r}")
+    if place is None or place.category != category:
+        if asks_for_a_human(page, CONTENT):
+            raise ChallengePage("a page that asks for a human")
+        raise RemovedPage(f"no category {category}: its address leads to {url[:80]}")
     nodes = list(walk(page, FURNITURE))
     ids = _books(under(nodes, ENTRIES) or nodes, url)
-    links = (node.get("href") or node.get("value") or "" for node in nodes if node.tag in ("a", "option"))
-    own = [link for link in map(category_place, (absolute(link, url) for link in links)) if link and link[0] == place.category]
-    if not ids and not any(link.filters for link in own) and not NO_BOOKS.search(_text(nodes)):
+    own = _pages_of(category, nodes, url)
+    if not ids and not any(place.filters for place in own) and not NO_BOOKS.search(_text(nodes)):
         raise refusal(page, WITHHELD.search(_text(nodes)), CONTENT, "no book in the list (truncated?)")
-    further = [link.offset for link in own if link.offset > place.offset]
-    return BookListing([book_url(_base(url), id) for id in ids], _path_to(place.category, page, url),
-                       min(further) if ids and further else None)
+    further = min((other for other in own if other.offset > place.offset), key=lambda other: other.offset, default=None)
+    return BookListing([book_url(_base(url), id) for id in ids], _path_to(category, page, url),
+                       own[further] if ids and further else None)
 
 
 def read_book(html: str, url: str) -> Item:
@@ -120,6 +135,14 @@ def _books(nodes: Iterable[HtmlElement], page: str) -> list[str]:
     links = (absolute(node.get("href"), page) for node in nodes if node.tag == "a" and node.get("href"))
     host = split_url(absolute(page))[1]
     return list(dict.fromkeys(id for link in links if split_url(link)[1] == host and (id := book_id(link))))
+
+
+def _pages_of(category: int, nodes: Iterable[HtmlElement], page: str) -> dict[Place, str]:
+    """The pages of a category's list that links and selections among the nodes lead to, with their addresses."""
+    links = (absolute(node.get("href") or node.get("value") or "", page) for node in nodes if node.tag in ("a", "option"))
+    here = [link for link in links if split_url(link)[1] == split_url(absolute(page))[1]]
+    places = ((category_place(link), link) for link in here)
+    return {place: link for place, link in places if place and place.category == category}
 
 
 def _paths(block: HtmlElement, page: str) -> list[list[tuple[int, str]]]:

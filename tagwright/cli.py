@@ -22,8 +22,8 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
                   help="From raw texts and labels to a small, live tagger.")
 
 # What collectors call their work in the store.
-WORK_KINDS = {"api": "pages of the API", "listing": "listing pages", "question": "questions by address", "book": "books by address",
-              "dump": "dumps"}
+WORK_KINDS = {"api": "pages of the API", "listing": "listing pages", "question": "questions by address",
+              "book": "books by address", "dump": "dumps"}
 MAX_TROUBLES = 20  # rows of the closing table
 MAX_REASONS = 5  # why rows were rejected
 
