@@ -78,8 +78,8 @@ def _numbers(given: str) -> range:
 
 def _saved(store: ItemStore, site: str, crawler: Crawler) -> str:
     known, left = sum(store.count_work(site, "book").values()), store.count_work(site, "listing").get("todo", 0)
-    return (f"{site}: {crawler.done:,} pages listed and {crawler.failed:,} given up in this run, {left:,} left; {known:,} books "
-            f"known, in {store.name}.")
+    return (f"{site}: {crawler.done:,} pages listed and {crawler.failed:,} given up in this run, {left:,} left; {known:,} "
+            f"books known, in {store.name}.")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ import sys
 import time
 from collections.abc import Callable
 
+import psutil
+
 from tagwright.store import Item, ItemStore
 from tagwright.task import ROOT
 
@@ -47,6 +49,20 @@ def run_with_kills(kills: int, seconds: float, seed: int, busy: Callable[[], int
     last = run(script, *arguments, **environment)
     assert last.returncode == 0, last.stderr
     return killed
+
+
+def chromium_processes() -> set[int]:
+    """Those that this test process started, at however many removes: others may be another test process's."""
+    own = os.environ.get("PYTEST_XDIST_WORKER")  # inherited by all that is started here
+    return {process.pid for process in psutil.process_iter(["name", "environ"])
+            if "chrom" in (process.info["name"] or "") and (process.info["environ"] or {}).get("PYTEST_XDIST_WORKER") == own}
+
+
+def assert_no_browser_is_left(before: set[int]) -> None:
+    deadline = time.monotonic() + 5
+    while left := chromium_processes() - before:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
 
 
 def stored(url: str, site: str) -> dict[str, Item]:

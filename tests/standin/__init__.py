@@ -1,7 +1,9 @@
-"""Stand-ins for a Stack Exchange site, its API and a bookshop, on this machine: no test needs the network, and no real site pays.
+"""Stand-ins for a Stack Exchange site, its API and a bookshop, on this machine: no test needs the network, and no real site
+pays.
 
 `with StandInSite(questions) as site:` serves pages at `site.url`, as `StandInShop(books)` does, `with StandInApi(questions) as
-api:` answers at `api.url`; all give the faults asked of them. To try a collector by hand: `python tests/standin --questions 3000`.
+api:` answers at `api.url`; all give the faults asked of them. To try a collector by hand:
+`python tests/standin --questions 3000`.
 """
 
 from .api import StandInApi

@@ -17,6 +17,7 @@ ROBOTS = "User-agent: *\nDisallow: /cart/\n"
 BOOK = re.compile(r"/books/view/(\d+)")
 CATEGORY = re.compile(r"/books/category/(\d+)/newest/0/any/any(?:/(\d+))?")
 ADULT = "This book contains adult content. Switch the filter off, if you are at least 18, to see it."
+REVIEW = "A review, and much longer than any blurb. " * 20
 
 
 @dataclass(eq=False, repr=False)
@@ -54,29 +55,28 @@ class StandInShop(StandIn):
     def _category(self, number: int, offset: int) -> Reply:
         books = [] if number in WITHOUT_BOOKS else self.in_category(number)
         address = f"/books/category/{number}/newest/0/any/any"
-        links = [f"{address}/{further}" for further in range(0, len(books), self.page_size) if further != offset]
-        pager = "".join(f'<li class="page-item"><a class="page-link" href="{link.removesuffix("/0")}">…</a></li>' for link in links)
+        others = [further for further in range(0, len(books), self.page_size) if further != offset]
+        links = [f'<a class="page-link" href="{address}{f"/{other}" if other else ""}">…</a>' for other in others]
         entries = "".join(map(_entry, books[offset:offset + self.page_size])) or "<p>Nothing here yet, but come back.</p>"
-        content = f"""{_crumbs(path(number))}<div class="btn-group"><a href="{address.replace("newest", "bestsellers")}">Best</a>
+        content = f"""{_crumbs(number)}<div class="btn-group"><a href="{address.replace("newest", "bestsellers")}">Best</a>
 <a href="{address.replace("any/any", "free/any")}">Free</a></div><div id="pageContent">{entries}</div>
-<ul class="pagination">{pager}</ul>"""
+<ul class="pagination">{"".join(f'<li class="page-item">{link}</li>' for link in links)}</ul>"""
         return Reply(_frame(f"{CATEGORIES[number][1]} ebooks", content).encode())
 
     def _book(self, book: Book) -> Reply:
         if book.id in self.adult:
             return Reply(_frame("Adult content", f"<h1>One moment</h1><p>{ADULT}</p>").encode())
         others = [other for other in self.books if other is not book][:6]
-        genres = "".join(f'<div class="category" itemprop="category">{_chain(path(number))}</div>' for number in book.categories)
+        genres = "".join(f'<div class="category" itemprop="category">{_chain(number)}</div>' for number in book.categories)
         day = datetime.fromtimestamp(book.published, UTC).strftime("%b. %d, %Y")
         content = f"""<article itemscope itemtype="https://schema.org/Book"><h1 itemprop="name">{escape(book.title)}</h1>
 <p>By <a itemprop="author" href="/profile/view/{book.profile}"><span>{escape(book.author)}</span></a></p>
-<div itemprop="description" id="shortDescription">{book.blurb[:30].partition("<")[0]} <a href="#longDescription">More</a></div>
-<div id="longDescription" class="card" style="display:none">{book.blurb}</div>
-{genres}<div>Published by <a itemprop="publisher" href="/profile/view/press">A Press</a></div><div>Published: {day}</div></article>
-<h2>Also by this author</h2><div class="slider">{"".join(f'<a href="/books/view/{other.id}"></a>' for other in others)}</div>
-<section class="reviews"><div itemprop="review" itemscope itemtype="https://schema.org/Review"><h1>Five stars</h1>
-<a itemprop="author" href="/profile/view/critic">A Critic</a><div itemprop="description">{"A review, longer than any blurb. " * 20}</div>
-</div></section>"""
+<div itemprop="description">{book.blurb[:30].partition("<")[0]} <a href="#longDescription">More</a></div>
+<div id="longDescription" class="card" style="display:none">{book.blurb}</div>{genres}
+<div>Published by <a itemprop="publisher" href="/profile/view/press">A Press</a></div><div>Published: {day}</div></article>
+<h2>Also by this author</h2><div>{"".join(f'<a href="/books/view/{other.id}"></a>' for other in others)}</div>
+<section><div itemprop="review" itemscope itemtype="https://schema.org/Review"><h1>Five stars</h1>
+<a itemprop="author" href="/profile/view/critic">A Critic</a><div itemprop="description">{REVIEW}</div></div></section>"""
         return Reply(_frame(f"Stand-in Books – {escape(book.title)} – a book by {escape(book.author)}", content).encode())
 
 
@@ -84,14 +84,17 @@ def _missing() -> Reply:
     return Reply(_frame("Page not found", "<h1>Page not found</h1>").encode(), 404)
 
 
-def _chain(categories: list[tuple[int, str]]) -> str:
-    links = (f'<a href="/books/category/{number}">{escape(name)}</a>' for number, name in categories)
-    return "&nbsp;&raquo;&nbsp;".join(links)
+def _links(category: int) -> list[str]:
+    return [f'<a href="/books/category/{number}">{escape(name)}</a>' for number, name in path(category)]
 
 
-def _crumbs(categories: list[tuple[int, str]]) -> str:
-    items = (f'<li class="breadcrumb-item"><a href="/books/category/{number}">{escape(name)}</a></li>' for number, name in categories)
-    return f'<nav aria-label="breadcrumb"><ol class="breadcrumb">{"".join(items)}</ol></nav>'
+def _chain(category: int) -> str:
+    return "&nbsp;&raquo;&nbsp;".join(_links(category))
+
+
+def _crumbs(category: int) -> str:
+    items = "".join(f'<li class="breadcrumb-item">{link}</li>\n' for link in _links(category))
+    return f'<nav aria-label="breadcrumb"><ol class="breadcrumb">{items}</ol></nav>'
 
 
 def _entry(book: Book) -> str:
@@ -101,7 +104,7 @@ def _entry(book: Book) -> str:
 
 
 def _frame(title: str, content: str) -> str:
-    tree = "".join(f'<li><a href="/books/category/{number}">{escape(name)}</a></li>' for number, (_, name) in CATEGORIES.items())
+    tree = "".join(f"<li>{_links(number)[-1]}</li>" for number in CATEGORIES)
     return f"""<!DOCTYPE html>
 <html lang="en"><head><title>{title}</title><meta name="Description" content="Books by independent authors"></head><body>
 <nav><a href="/profile/view/you">You</a> Adult Content: <i>off</i></nav>
