@@ -196,7 +196,7 @@ def _genres(nodes: list[HtmlElement], page: str) -> list[str]:
 def _title_node(nodes: list[HtmlElement]) -> HtmlElement | None:
     """The heading that is marked as the name, or else the first one."""
     titles = [node for node in nodes if node.tag == "h1" and line(node.text_content())]
-    return next(iter(sorted(titles, key=lambda node: "name" not in _properties(node))), None)  # stable
+    return min(titles, key=lambda node: "name" not in _properties(node), default=None)
 
 
 def _author(nodes: list[HtmlElement], title: HtmlElement | None, page: str) -> str | None:
