@@ -71,7 +71,7 @@ def test_a_shop_is_listed_and_its_books_are_fetched_whatever_it_answers(shop, tm
     visits = shop.served("/view/")
     assert len(visits) == len(set(visits)) == 59
     reasons = {reason for _, kind, reason, _ in ItemStore(db).summary()["failures"] if kind == "book"}
-    assert reasons == {"HTTP 404: no such page (any more)", "adult content"}
+    assert reasons == {"HTTP 404: no such page (any more)", "Adult content"}
     assert not shop.requests("/view/52$|/cart/")
     works = {work.key: work.payload["category"] for work, _ in ItemStore(db).work(name, "book")}
     assert set(works.values()) <= {"Fiction » Romance", "Fiction » Science fiction", "Nonfiction » Travel", "",
