@@ -78,8 +78,9 @@ def _numbers(given: str) -> range:
 
 def _saved(store: ItemStore, site: str, crawler: Crawler) -> str:
     known, left = sum(store.count_work(site, "book").values()), store.count_work(site, "listing").get("todo", 0)
+    hint = "" if crawler.done or crawler.failed or left else " --again lists the pages anew."
     return (f"{site}: {crawler.done:,} pages listed and {crawler.failed:,} given up in this run, {left:,} left; {known:,} "
-            f"books known, in {store.name}.")
+            f"books known, in {store.name}.{hint}")
 
 
 if __name__ == "__main__":

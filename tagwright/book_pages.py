@@ -6,7 +6,7 @@ of 2013 and of later years give it, never by where on the page it stands. Does n
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from html import escape
@@ -73,7 +73,7 @@ def read_category(html: str, url: str, category: int) -> BookListing:
             raise ChallengePage("a page that asks for a human")
         raise RemovedPage(f"no category {category}: its address leads to {url[:80]}")
     nodes = list(walk(page, FURNITURE))
-    ids = _books(under(nodes, ENTRIES) or nodes, url)
+    ids = list(dict.fromkeys(filter(None, map(book_id, _own_links(under(nodes, ENTRIES) or nodes, url)))))
     own = _pages_of(category, nodes, url)
     if not ids and not any(place.filters for place in own) and not NO_BOOKS.search(_text(nodes)):
         raise refusal(page, WITHHELD.search(_text(nodes)), CONTENT, "no book in the list (truncated?)")
@@ -130,18 +130,17 @@ def _meta(page: HtmlElement, name: str) -> str:
     return next(filter(None, map(line, given)), "")
 
 
-def _books(nodes: Iterable[HtmlElement], page: str) -> list[str]:
-    """The numbers of the books of the page's own site that the links among the nodes lead to, each once."""
-    links = (absolute(node.get("href"), page) for node in nodes if node.tag == "a" and node.get("href"))
+def _own_links(nodes: Iterable[HtmlElement], page: str) -> Iterator[str]:
+    """Where the links and selections among the nodes lead to on the page's own site."""
     host = split_url(absolute(page))[1]
-    return list(dict.fromkeys(id for link in links if split_url(link)[1] == host and (id := book_id(link))))
+    given = (node.get("href") or node.get("value") for node in nodes if node.tag in ("a", "option"))
+    links = (absolute(link, page) for link in given if link)
+    return (link for link in links if split_url(link)[1] == host)
 
 
 def _pages_of(category: int, nodes: Iterable[HtmlElement], page: str) -> dict[Place, str]:
-    """The pages of a category's list that links and selections among the nodes lead to, with their addresses."""
-    links = (absolute(node.get("href") or node.get("value") or "", page) for node in nodes if node.tag in ("a", "option"))
-    here = [link for link in links if split_url(link)[1] == split_url(absolute(page))[1]]
-    places = ((category_place(link), link) for link in here)
+    """The pages of a category's list that the nodes lead to, with their addresses."""
+    places = ((category_place(link), link) for link in _own_links(nodes, page))
     return {place: link for place, link in places if place and place.category == category}
 
 

@@ -192,6 +192,8 @@ class ItemStore:
             _prepare_sqlite(self._engine, parsed.database)
         self._reader = self._engine.execution_options(read_only=True)
         try:
+            if not create:
+                self._check_tables()
             self._write(_make_tables, "cannot be opened")
         except (TypeError, LookupError, OSError, RuntimeError) as error:  # the driver's, for options in the URL
             raise TagwrightError(f"--db {self.name}: refused by its driver: {error}") from None
@@ -391,6 +393,11 @@ class ItemStore:
         return self._write(take)
 
     # --- the rest is internal ---
+
+    def _check_tables(self) -> None:
+        with self._translated("cannot be opened"), self._reader.connect() as connection:
+            if not sa.inspect(connection).has_table("items"):
+                raise TagwrightError(f"{self.name}: no item store")
 
     def _save(self, connection, site: str, items: list[Item], rejected: list[Rejected], source: str) -> None:
         now = int(time.time())

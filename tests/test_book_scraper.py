@@ -61,7 +61,7 @@ def test_a_shop_is_listed_and_its_books_are_fetched_whatever_it_answers(shop, tm
     assert "4 given up in this run, 0 left; 60 books known" in listed.stdout  # 1009 to 1012 are no categories
     pages = shop.served("/category/")
     assert len(pages) == len(set(pages)) == 4 + 2 + 1 + 1 + 1 + 3 + 1 + 2 + 1  # by category, in pages of ten books
-    assert "0 pages listed" in run(URLS, *options, "--categories", "1000-1012").stdout
+    assert "--again lists" in run(URLS, *options, "--categories", "1000-1012").stdout
 
     fetched = run(DETAILS, *options)
     assert fetched.returncode == 0, fetched.stderr

@@ -118,6 +118,13 @@ def test_the_command_shows_counts(tmp_path, monkeypatch):
 def test_wrong_requests_are_one_line(tmp_path):
     assert "none.sqlite: no such file" in refusal("merge", tmp_path / "none.sqlite", "--to", tmp_path / "b.sqlite")
     assert not list(tmp_path.iterdir())
+    with sqlite3.connect(tmp_path / "other.sqlite") as connection:
+        connection.execute("CREATE TABLE x (y)")
+    assert "other.sqlite: no item store" in refusal("merge", tmp_path / "other.sqlite", "--to", tmp_path / "b.sqlite")
+    with sqlite3.connect(tmp_path / "other.sqlite") as connection:
+        assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("x",)]
+    (tmp_path / "text.sqlite").write_text("no database" * 100)
+    assert "not a database" in refusal("merge", tmp_path / "text.sqlite", "--to", tmp_path / "b.sqlite")
     ItemStore(tmp_path / "a.sqlite")
     (tmp_path / "link.sqlite").symlink_to(tmp_path / "a.sqlite")
     with pytest.raises(TagwrightError, match="into itself"):
