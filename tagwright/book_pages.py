@@ -34,8 +34,7 @@ from tagwright.stackexchange import split_url
 from tagwright.store import Item
 
 # Names of elements, ids and classes of what surrounds the shop's own content.
-FURNITURE = {"nav", "footer", "form", "aside", "script", "style", "noscript", "navMenu", "mobileMenu", "commentLink",
-             "leftSideBox", "left-nav-box", "sidebar", "review", "reviews"}
+FURNITURE = {"nav", "footer", "form", "aside", "script", "style", "noscript", "leftSideBox", "sidebar", "review", "reviews"}
 CONTENT = "descendant::*[@id='longDescription' or @itemprop='author' or @itemprop='description' or @class='library-book']"
 ENTRIES = {"library-book"}  # a book in a list, with other new ones of its author
 GENRE_PROPERTIES, GENRE_CLASSES = {"category", "genre"}, {"category", "genre", "genres", "breadcrumb"}

@@ -63,7 +63,7 @@ def test_work_goes_on_where_the_furthest_store_was(store, tmp_path, monkeypatch)
     def book(key: str) -> Work:
         return Work("site", "book", key, int(key), {"url": f"https://site/{key}", "category": "Fiction"})
 
-    a = filled(tmp_path / "a.sqlite", [], [book(key) for key in "1234"], monkeypatch=monkeypatch)
+    a = filled(tmp_path / "a.sqlite", [], [book(key) for key in "124"], monkeypatch=monkeypatch)
     b = filled(tmp_path / "b.sqlite", [], [book(key) for key in "12356"], monkeypatch=monkeypatch)
     a.finish(a.claim("site", "book"), [make_item("1")])
     a.fail(a.claim("site", "book")[0], "HTTP 404", final=True)

@@ -13,9 +13,9 @@ from standin import StandInApi, StandInShop, StandInSite, make_books, make_quest
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="standin", description="a Stack Exchange site, its API and a bookshop, on this machine")
+    parser = argparse.ArgumentParser(prog="standin", description="a Stack Exchange site, its API and a bookshop")
     parser.add_argument("--questions", type=int, default=520, help="how many (%(default)s)")
-    parser.add_argument("--port", type=int, default=8099, help="of the site; the API and the shop have the next; 0: any (%(default)s)")
+    parser.add_argument("--port", type=int, default=8099, help="of the site; API and shop have the next; 0: any (%(default)s)")
     parser.add_argument("--markup", choices=["today", "old", "mixed"], default="today")
     parser.add_argument("--latency", type=float, default=0.0, help="seconds added to every reply (%(default)s)")
     args = parser.parse_args()

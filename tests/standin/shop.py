@@ -60,6 +60,7 @@ class StandInShop(StandIn):
         entries = "".join(map(_entry, books[offset:offset + self.page_size])) or "<p>Nothing here yet, but come back.</p>"
         content = f"""{_crumbs(number)}<div class="btn-group"><a href="{address.replace("newest", "bestsellers")}">Best</a>
 <a href="{address.replace("any/any", "free/any")}">Free</a></div><div id="pageContent">{entries}</div>
+<div class="featured">Everybody reads <a href="/books/view/{self.books[0].id}">this one</a>.</div>
 <ul class="pagination">{"".join(f'<li class="page-item">{link}</li>' for link in links)}</ul>"""
         return Reply(_frame(f"{CATEGORIES[number][1]} ebooks", content).encode())
 
