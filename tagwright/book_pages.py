@@ -72,13 +72,14 @@ def read_category(html: str, url: str, category: int) -> BookListing:
             raise ChallengePage("a page that asks for a human")
         raise RemovedPage(f"no category {category}: its address leads to {url[:80]}")
     nodes = list(walk(page, FURNITURE))
-    ids = list(dict.fromkeys(filter(None, map(book_id, _own_links(under(nodes, ENTRIES) or nodes, url)))))
+    entries = under(nodes, ENTRIES)
+    ids = list(dict.fromkeys(filter(None, map(book_id, _own_links(entries or nodes, url)))))
     own = _pages_of(category, nodes, url)
     if not ids and not any(place.filters for place in own) and not NO_BOOKS.search(_text(nodes)):
         raise refusal(page, WITHHELD.search(_text(nodes)), CONTENT, "no book in the list (truncated?)")
     further = min((other for other in own if other.offset > place.offset), key=lambda other: other.offset, default=None)
-    return BookListing([book_url(_base(url), id) for id in ids], _path_to(category, page, url),
-                       own[further] if ids and further else None)
+    path = _path_to(category, page, url) if entries else ""  # else they may be books that the page recommends
+    return BookListing([book_url(_base(url), id) for id in ids], path, own[further] if ids and further else None)
 
 
 def read_book(html: str, url: str) -> Item:

@@ -93,7 +93,7 @@ def test_the_stand_ins_categories_are_read_page_by_page(shop):
     assert page.category == "Fiction » Romance » Historical"
     empty = category_url(shop.url, 1008)
     page = read_category(shop.answer(empty.removeprefix(shop.url), {}).body.decode(), empty, 1008)
-    assert (page.urls, page.next) == ([], None)
+    assert ([book_id(found) for found in page.urls], page.category, page.next) == ([str(shop.books[0].id)], "", None)
 
 
 # --- variants and traps
@@ -196,6 +196,7 @@ def test_the_next_page_is_the_nearest_of_the_same_category_and_site():
     assert read_category(page, f"{LIST}/20", 1235).next == f"{LIST}/40"
     assert read_category(page, f"{LIST}/60", 1235).next is None
     assert read_category(f"<p>No books.</p>{links}", f"{LIST}/20", 1235).next is None  # else it might go on for ever
+    assert read_category(f'<a href="{LIST.replace("newest", "bestsellers")}">Best</a>', LIST, 1235).urls == []
     unmarked = f'<a href="/books/view/2">Two</a><form><a href="/books/view/52">Help</a></form>{links}'
     assert read_category(unmarked, LIST, 1235).urls == ["https://www.smashwords.com/books/view/2"]
 

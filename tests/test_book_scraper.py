@@ -1,5 +1,7 @@
 """The bookshop's collectors against the stand-in shop, in real headless Chromium: every book once, whatever happens."""
 
+import csv
+import json
 import signal
 import time
 from html import unescape
@@ -7,6 +9,7 @@ from html import unescape
 import pytest
 from scripts import assert_no_browser_is_left, chromium_processes, run, run_with_kills, start, stored
 from standin import Book, StandInShop, make_books
+from test_cli import run as tagwright
 
 from scraper.book_details import READY, read
 from tagwright.bookshop import split_shop
@@ -89,6 +92,28 @@ def test_killed_at_random_moments_the_crawl_ends_as_if_undisturbed(shop, tmp_pat
     assert_whole(stored(db, name), BOOKS)
     assert ItemStore(db).count_work(name, "book") == {"done": 60}
     assert_no_browser_is_left(before)
+
+
+def test_two_crawls_that_overlap_are_joined_and_exported(shop, tmp_path):
+    """By the commands a user types: fiction in one store, the rest and some of that again in another, and then a table."""
+    counts = []
+    for file, categories in [("a.sqlite", "1000"), ("b.sqlite", "1004-1007")]:
+        options = ("--site", shop.url, "--delay", 0, "--db", tmp_path / file)
+        for script in (URLS, DETAILS):
+            result = run(script, *options, *(("--categories", categories) if script == URLS else ()))
+            assert result.returncode == 0, result.stderr
+        counts.append(len(stored(tmp_path / file, split_shop(shop.url)[0])))
+    assert sum(counts) > 60
+    name, both = split_shop(shop.url)[0], tmp_path / "both.sqlite"
+    merged = tagwright("merge", tmp_path / "a.sqlite", tmp_path / "b.sqlite", "--to", both)
+    assert merged.returncode == 0, merged.stderr
+    assert_whole(stored(both, name), BOOKS)
+    assert ItemStore(both).count_work(name, "book") == {"done": 60}
+    exported = tagwright("export", name, "--db", both, "--out", tmp_path / "books.csv")
+    assert "60 rows" in exported.stdout
+    with (tmp_path / "books.csv").open(newline="", encoding="utf8") as file:
+        rows = {row["title"]: json.loads(row["genres"]) for row in csv.DictReader(file)}
+    assert rows == {book.title: book.genres for book in BOOKS}
 
 
 def test_ctrl_c_ends_it_and_says_what_is_saved(shop, tmp_path):
