@@ -188,7 +188,9 @@ def _genres(nodes: list[HtmlElement], page: str) -> list[str]:
     genres = []
     for block in outer:
         paths = [PATH_SIGN.join(name for _, name in path) for path in _paths(block, page)]
-        genres += paths or [PATH_SIGN.join(SIGN.split(line(block.get("content") or block.text_content())))]
+        if not paths and _properties(block):  # text that is marked as a genre, without links
+            paths = [PATH_SIGN.join(SIGN.split(line(block.get("content") or block.text_content())))]
+        genres += paths
     return list(dict.fromkeys(filter(None, genres)))
 
 
@@ -226,7 +228,7 @@ def _blurb(blocks: list[HtmlElement]) -> str:
 
 
 def _published(nodes: list[HtmlElement]) -> int | None:
-    """The day of publication, as its first second."""
+    """The day of publication, as its first second; None for one before 1970, which is no e-book's."""
     marked = [node.get("content") or node.get("datetime") or node.text_content() for node in nodes
               if "datePublished" in _properties(node)]
     iso = next(filter(None, map(ISO_DATE.match, marked)), None)
@@ -240,4 +242,5 @@ def _published(nodes: list[HtmlElement]) -> int | None:
             return None
     except ValueError:  # such as month 13
         return None
-    return max(0, int(day.replace(tzinfo=UTC).timestamp()))
+    seconds = int(day.replace(tzinfo=UTC).timestamp())
+    return seconds if seconds >= 0 else None

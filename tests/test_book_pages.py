@@ -150,6 +150,7 @@ def test_blurbs(content, head, blurb):
     ('<span itemprop="genre">Fiction / Romance</span>', ["Fiction » Romance"]),
     ('<meta itemprop="genre" content="Poetry">', ["Poetry"]),
     (f"<aside>{CATEGORY}</aside>", []),
+    ('<p class="category">What you may find here</p>', []),
 ])
 def test_genres(content, genres):
     assert book("<h1>T</h1>" + BY + content).tags == genres
@@ -158,6 +159,8 @@ def test_genres(content, genres):
 @pytest.mark.parametrize(("content", "created"), [
     ('<meta itemprop="datePublished" content="2012-01-06">', 1325808000), ("<p>Published: Jan. 06, 2012</p>", 1325808000),
     ("<p>Published: September 6, 2012</p>", 1346889600), ("<p>Published: Feb. 31, 2012</p>", None), ("", None),
+    ('<time itemprop="datePublished" datetime="2012-01-06T10:00">then</time>', 1325808000),
+    ('<meta itemprop="datePublished" content="1813-01-28">', None),
 ])
 def test_days_of_publication(content, created):
     assert book("<h1>T</h1>" + BY + content).created == created

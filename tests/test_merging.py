@@ -10,7 +10,7 @@ from test_cli import refusal, run
 import tagwright.store
 from tagwright.errors import TagwrightError
 from tagwright.merging import merge
-from tagwright.store import Item, ItemStore, Rejected, Work
+from tagwright.store import Item, ItemStore, Rejected, Work, work_table
 
 
 def filled(path, items: list[Item], works=(), at: float = 1_700_000_000, monkeypatch=None) -> ItemStore:
@@ -42,6 +42,9 @@ def test_each_item_comes_once_in_its_better_version(store, tmp_path, monkeypatch
     assert items(store) == {"1": whole, "2": new, "3": make_item("3"), "4": make_item("4")}
     assert [(row.items, row.new, row.better) for row in counts] == [(3, 3, 0), (3, 1, 1)]
     assert items(a) == {"1": whole, "2": old, "3": make_item("3")}
+    copy = ItemStore(tmp_path / "copy.sqlite")
+    merge([store], copy)
+    assert items(copy) == items(store)
     again = merge([b, a], store)
     assert [(row.new, row.better, row.work) for row in again] == [(0, 0, 0), (0, 0, 0)]
     assert items(store)["2"] == new
@@ -75,6 +78,18 @@ def test_work_goes_on_where_the_furthest_store_was(store, tmp_path, monkeypatch)
     assert store.claim("site", "book", key="3") == [book("3")]  # it is nobody's here
     assert works(b)["3"] == "taken"
     assert set(items(store)) == {"1", "2"}
+
+
+def test_a_crawl_that_goes_on_meanwhile_leaves_no_work_done_without_its_items(store):
+    """All is read as it was at one moment: else the page's mark would be read, and its item not."""
+    store.add([Work("site", "book", "1", 1), Work("site", "book", "2", 2)])
+    store.finish(store.claim("site", "book"), [make_item("1")])
+    rows = store.rows(1)
+    assert next(rows)[1][0]["id"] == "1"
+    store.finish(store.claim("site", "book"), [make_item("2")])
+    states = {row["key"]: row["state"] for table, part in rows if table is work_table for row in part}
+    assert states == {"1": "done", "2": "todo"}
+    assert works(store) == {"1": "done", "2": "done"}
 
 
 def test_refusals_and_waits_are_joined_too(store, tmp_path, monkeypatch):
