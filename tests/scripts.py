@@ -13,6 +13,8 @@ import psutil
 from tagwright.store import Item, ItemStore
 from tagwright.task import ROOT
 
+OWN = os.environ["TAGWRIGHT_TESTS"] = str(os.getpid())  # inherited by all that is started here
+
 
 def start(script: str, *arguments, **environment: str) -> subprocess.Popen:
     """Start `python <script> …`, with its output captured."""
@@ -53,9 +55,8 @@ def run_with_kills(kills: int, seconds: float, seed: int, busy: Callable[[], int
 
 def chromium_processes() -> set[int]:
     """Those that this test process started, at however many removes: others may be another test process's."""
-    own = os.environ.get("PYTEST_XDIST_WORKER")  # inherited by all that is started here
     return {process.pid for process in psutil.process_iter(["name", "environ"])
-            if "chrom" in (process.info["name"] or "") and (process.info["environ"] or {}).get("PYTEST_XDIST_WORKER") == own}
+            if "chrom" in (process.info["name"] or "") and (process.info["environ"] or {}).get("TAGWRIGHT_TESTS") == OWN}
 
 
 def assert_no_browser_is_left(before: set[int]) -> None:
