@@ -112,5 +112,5 @@ bench-gpu: setup  ## measure training speed on a GPU beside the Hugging Face Tra
 bench-collect: setup system  ## measure the three ways of collecting, write results/collection.json and the README's table
 	PYTHONPATH=tests $(BIN)/python benchmarks/collection.py
 
-standin: setup  ## serve a stand-in site and API on this machine, to try the collectors on
+standin: setup  ## serve a stand-in site, API and bookshop on this machine, to try the collectors on
 	$(BIN)/python tests/standin --questions 3000 --port 8099

@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 import typer
 
 from tagwright.browser import Page
+from tagwright.collecting import Backoff, Database, Delay, RetryFailed, Workers, collect
 from tagwright.crawler import Crawler, Result
-from tagwright.errors import Paused, run
+from tagwright.errors import run
 from tagwright.pages import read_question
 from tagwright.stackexchange import split_site
 from tagwright.store import ItemStore, Work
@@ -27,12 +28,11 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def main(
     site: Annotated[str, typer.Option(help="The site: scifi, superuser, es.stackoverflow, or its address.")],
     pages: Annotated[int | None, typer.Option(min=1, help="At most so many questions.", show_default="all listed")] = None,
-    workers: Annotated[int, typer.Option(min=1, max=16, help="Browsers at once; they share the delay.")] = 2,
-    delay: Annotated[float, typer.Option(min=0, help="Seconds between two pages of the site.")] = 1.0,
-    backoff: Annotated[float, typer.Option(min=0, help="Seconds to wait after a refusal; doubled with each one.")] = 30,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again what was given up.")] = False,
-    db: Annotated[str | None, typer.Option(help="SQLite file, or mysql+pymysql://user:password@host/database.",
-                                           show_default="$TAGWRIGHT_DB or data/collected/items.sqlite")] = None,
+    workers: Workers = 2,
+    delay: Delay = 1.0,
+    backoff: Backoff = 30,
+    retry_failed: RetryFailed = False,
+    db: Database = None,
 ) -> None:
     """Fetch the listed questions of a site."""
     name, base = split_site(site)
@@ -40,13 +40,7 @@ def main(
     if retry_failed:
         store.retry_failed(name, "question")
     crawler = Crawler(store, name, base, "question", read, READY, workers, delay, backoff)
-    try:
-        crawler.run(pages)
-    except Paused as ending:
-        raise Paused(f"{ending}. {_saved(store, name, crawler)}", ending.code) from None
-    except KeyboardInterrupt:
-        raise Paused(f"stopped. {_saved(store, name, crawler)} Run the same command again to go on.", 130) from None
-    print(_saved(store, name, crawler))
+    collect(crawler, lambda: _saved(store, name, crawler), pages)
 
 
 def read(page: Page, work: Work) -> Result:

@@ -15,8 +15,9 @@ from typing import Annotated
 import typer
 
 from tagwright.browser import Page
+from tagwright.collecting import Backoff, Database, Delay, Workers, collect
 from tagwright.crawler import Crawler, Result
-from tagwright.errors import Paused, TagwrightError, run
+from tagwright.errors import TagwrightError, run
 from tagwright.pages import read_listing
 from tagwright.stackexchange import question_id, split_site
 from tagwright.store import ItemStore, Work
@@ -31,13 +32,12 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def main(
     site: Annotated[str, typer.Option(help="The site: scifi, superuser, es.stackoverflow, or its address.")],
     pages: Annotated[int, typer.Option(min=1, help="How many pages of its list of newest questions.")] = 20,
-    workers: Annotated[int, typer.Option(min=1, max=16, help="Browsers at once; they share the delay.")] = 2,
-    delay: Annotated[float, typer.Option(min=0, help="Seconds between two pages of the site.")] = 1.0,
-    backoff: Annotated[float, typer.Option(min=0, help="Seconds to wait after a refusal; doubled with each one.")] = 30,
+    workers: Workers = 2,
+    delay: Delay = 1.0,
+    backoff: Backoff = 30,
     again: Annotated[bool, typer.Option("--again", help="List pages anew that were listed before.")] = False,
     out: Annotated[Path, typer.Option(help="Where the addresses are written, too.")] = ROOT / "data" / "question_urls.csv",
-    db: Annotated[str | None, typer.Option(help="SQLite file, or mysql+pymysql://user:password@host/database.",
-                                           show_default="$TAGWRIGHT_DB or data/collected/items.sqlite")] = None,
+    db: Database = None,
 ) -> None:
     """List the newest questions of a site."""
     name, base = split_site(site)
@@ -57,13 +57,7 @@ def main(
                              for url in listing.urls if (id := question_id(url))])
 
     crawler = Crawler(store, name, base, "listing", read, READY, workers, delay, backoff)
-    try:
-        crawler.run()
-    except Paused as ending:
-        raise Paused(f"{ending}. {_write(store, name, crawler, out)}", ending.code) from None
-    except KeyboardInterrupt:
-        raise Paused(f"stopped. {_write(store, name, crawler, out)} Run the same command again to go on.", 130) from None
-    print(_write(store, name, crawler, out))
+    collect(crawler, lambda: _write(store, name, crawler, out))
 
 
 def _write(store: ItemStore, site: str, crawler: Crawler, out: Path) -> str:

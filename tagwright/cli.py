@@ -1,5 +1,5 @@
 """`tagwright clean|pretrain|train|tune|compare|evaluate|quantize|tag|bulk|add-label|explain-hue|publish|pull|demo|where|
-collected|export`: each stage as a command, and all of them as one.
+collected|merge|export`: each stage as a command, and all of them as one.
 
 Faults in what the user gave end in one line and exit code 2; Ctrl-C ends with 130.
 """
@@ -22,7 +22,8 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
                   help="From raw texts and labels to a small, live tagger.")
 
 # What collectors call their work in the store.
-WORK_KINDS = {"api": "pages of the API", "listing": "listing pages", "question": "questions by address", "dump": "dumps"}
+WORK_KINDS = {"api": "pages of the API", "listing": "listing pages", "question": "questions by address",
+              "book": "books by address", "dump": "dumps"}
 MAX_TROUBLES = 20  # rows of the closing table
 MAX_REASONS = 5  # why rows were rejected
 
@@ -256,17 +257,41 @@ def collected(db: Database = None) -> None:
 
 
 @app.command()
+def merge(stores: Annotated[list[str], typer.Argument(metavar="STORE…", help="Item stores: SQLite files, or databases' URLs.")],
+          to: Annotated[str, typer.Option(metavar="STORE", help="The item store to join them in, made where there is none.")],
+          ) -> None:
+    """Join several crawls: each item once, in its more complete or newer version, and what is left to fetch."""
+    from tagwright.merging import merge
+    from tagwright.store import ItemStore
+
+    sources = [ItemStore(store, create=False) for store in stores]
+    target = ItemStore(to)
+    try:
+        rows = merge(sources, target)
+    except KeyboardInterrupt:
+        raise Paused("stopped; the same command goes on, and stores nothing twice", code=130) from None
+    table = Table(title=f"Merged into {escape(target.name)}", title_justify="left")
+    table.add_column("store")
+    for column in ("items", "new", "better", "as they were", "pages of work"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        counts = (row.items, row.new, row.better, row.items - row.new - row.better, row.work)
+        table.add_row(escape(row.store), *(f"{count:,}" for count in counts))
+    Console().print(table)
+
+
+@app.command()
 def export(site: Annotated[str, typer.Argument(help="The site, as `tagwright collected` names it.")],
-           out: Annotated[Path | None, typer.Option(help="A .parquet, .csv (tags as JSON) or .jsonl file.",
+           out: Annotated[Path | None, typer.Option(help="A .parquet, .csv (labels as JSON) or .jsonl file.",
                                                     show_default="data/collected/SITE.parquet")] = None,
            db: Database = None) -> None:
     """Write a site's collected items as a table that `clean` reads, with a task file for it beside it."""
-    from tagwright.export import export, write_task
+    from tagwright.export import export, form_of, write_task
     from tagwright.store import ItemStore
 
-    file = out or ROOT / "data" / "collected" / f"{site}.parquet"
-    count = export(ItemStore(db), site, file)
-    task = write_task(site, file)
+    file, store = out or ROOT / "data" / "collected" / f"{site}.parquet", ItemStore(db)
+    count = export(store, site, file)
+    task = write_task(site, file, form_of(store, site))
     print(f"{count:,} rows → {file}")
     print(f"its task: {task}; next: make demo TASK={task}")
     if file.name not in task.read_text(encoding="utf8"):

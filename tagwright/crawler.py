@@ -22,7 +22,7 @@ from tqdm import tqdm
 from tagwright import __version__
 from tagwright.browser import Browser, Page, PageFault
 from tagwright.errors import Paused, TagwrightError
-from tagwright.pages import ChallengePage, PageError, RemovedPage
+from tagwright.markup import ChallengePage, PageError, RemovedPage
 from tagwright.store import DAY, Item, ItemStore, Work
 
 ROBOT = "tagwright"

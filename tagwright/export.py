@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,34 +16,61 @@ import pyarrow.parquet as pq
 from tagwright.errors import TagwrightError
 from tagwright.store import Item, ItemStore
 
-TEXT = pa.string()
-SCHEMA = pa.schema([("title", TEXT), ("url", TEXT), ("description", TEXT), ("tags", pa.list_(TEXT))])
 BATCH = 2_000  # rows
 TASK = '''# Made by `tagwright export {site}`; it is yours to change, and is not written again while it is here.
 name = "{name}"
-title = "Questions of {site} → tags"
+title = "{title}"
 
 [source]
 path = {file}
-attribution = "Questions and tags by the users of {site}."
+attribution = "{attribution}"
 # licence = "CC BY-SA 4.0"   # the one under which the site gives its content, for the model card
 
 [input]
-fields = ["title", "description"]
-html = ["description"]
-template = "{{title}}\\n\\n{{description}}"
+fields = ["title", "{body}"]
+html = ["{body}"]
+template = "{{title}}\\n\\n{{{body}}}"
 
 [labels]
-field = "tags"
-min_share = 0.002      # tags on fewer than 0.2 % of the questions are dropped
+field = "{labels}"
+min_share = 0.002      # {labels} on fewer than 0.2 % of the rows are dropped
 min_rows = 8
 '''
 
 
-def export(store: ItemStore, site: str, file: Path) -> int:
-    """Write a site's items as the columns title, url, description (HTML) and tags; returns the number of rows.
+class Form(NamedTuple):
+    """How the items of a site become a table and a task: `columns` are the table's, with the item's fields that fill them."""
 
-    The file's ending chooses parquet, CSV (tags as JSON) or JSON Lines. It is written whole or not at all. Raises
+    title: str
+    attribution: str
+    body: str
+    labels: str
+    columns: dict[str, str]
+
+    @property
+    def schema(self) -> pa.Schema:
+        return pa.schema([(name, pa.list_(pa.string()) if name == self.labels else pa.string()) for name in self.columns])
+
+    def row(self, item: Item) -> dict:
+        return {name: getattr(item, field) for name, field in self.columns.items()}
+
+
+QUESTIONS = Form("Questions of {site} → tags", "Questions and tags by the users of {site}.", "description", "tags",
+                 {"title": "title", "url": "url", "description": "body", "tags": "tags"})
+BOOKS = Form("Books of {site} → genres", "Titles, blurbs and genres by the authors of {site}.", "blurb", "genres",
+             {"title": "title", "author": "author", "blurb": "body", "genres": "tags", "url": "url"})
+
+
+def form_of(store: ItemStore, site: str) -> Form:
+    """The form of what a site's collectors have brought: books where they were sent for books, else questions."""
+    return BOOKS if store.count_work(site, "book") else QUESTIONS
+
+
+def export(store: ItemStore, site: str, file: Path) -> int:
+    """Write a site's items as the columns title, url, description (HTML) and tags, or, for books, title, author, blurb (HTML),
+    genres (each a path, `Fiction » Romance`) and url; returns the number of rows.
+
+    The file's ending chooses parquet, CSV (labels as JSON) or JSON Lines. It is written whole or not at all. Raises
     TagwrightError for another ending, a site without items, or a file that cannot be written.
     """
     writers = {".parquet": _write_parquet, ".csv": _write_csv, ".jsonl": _write_jsonl}
@@ -55,7 +83,7 @@ def export(store: ItemStore, site: str, file: Path) -> int:
     partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        writers[file.suffix](partial, store.items(site))
+        writers[file.suffix](partial, store.items(site), form_of(store, site))
         os.replace(partial, file)
     except OSError as error:
         raise TagwrightError(f"{file}: cannot be written: {error.strerror or error}") from None
@@ -65,32 +93,30 @@ def export(store: ItemStore, site: str, file: Path) -> int:
     return count
 
 
-def write_task(site: str, file: Path) -> Path:
+def write_task(site: str, file: Path, form: Form = QUESTIONS) -> Path:
     """Write a task file for an exported table beside it, unless there is one; returns its path."""
     task = file.with_suffix(".toml")
     if not task.exists():
         name = re.sub(r"[^a-z0-9]+", "-", site.lower()).strip("-") + "-collected"
-        task.write_text(TASK.format(site=site, name=name, file=json.dumps(file.name, ensure_ascii=False)), encoding="utf8")
+        values = {"name": name, "title": form.title.format(site=site), "attribution": form.attribution.format(site=site)}
+        task.write_text(TASK.format(site=site, file=json.dumps(file.name, ensure_ascii=False), body=form.body,
+                                    labels=form.labels, **values), encoding="utf8")
     return task
 
 
-def _write_parquet(path: Path, items: Iterator[Item]) -> None:
-    with pq.ParquetWriter(path, SCHEMA) as writer:
-        while rows := [_row(item) for item in islice(items, BATCH)]:
-            writer.write_table(pa.Table.from_pylist(rows, SCHEMA))
+def _write_parquet(path: Path, items: Iterator[Item], form: Form) -> None:
+    with pq.ParquetWriter(path, form.schema) as writer:
+        while rows := [form.row(item) for item in islice(items, BATCH)]:
+            writer.write_table(pa.Table.from_pylist(rows, form.schema))
 
 
-def _write_csv(path: Path, items: Iterator[Item]) -> None:
+def _write_csv(path: Path, items: Iterator[Item], form: Form) -> None:
     with path.open("w", encoding="utf8", newline="") as file:
-        writer = csv.DictWriter(file, SCHEMA.names)
+        writer = csv.DictWriter(file, form.columns)
         writer.writeheader()
-        writer.writerows(row | {"tags": json.dumps(row["tags"], ensure_ascii=False)} for row in map(_row, items))
+        writer.writerows(row | {form.labels: json.dumps(row[form.labels], ensure_ascii=False)} for row in map(form.row, items))
 
 
-def _write_jsonl(path: Path, items: Iterator[Item]) -> None:
+def _write_jsonl(path: Path, items: Iterator[Item], form: Form) -> None:
     with path.open("w", encoding="utf8") as file:
-        file.writelines(json.dumps(_row(item), ensure_ascii=False) + "\n" for item in items)
-
-
-def _row(item: Item) -> dict:
-    return {"title": item.title, "url": item.url, "description": item.body, "tags": item.tags}
+        file.writelines(json.dumps(form.row(item), ensure_ascii=False) + "\n" for item in items)

@@ -32,8 +32,9 @@ LEASE = 3600  # seconds after which another machine's claim is void; a dead proc
 MAX_ATTEMPTS = 3
 DAY = 86_400  # seconds
 MAX_RAW = 10_000  # characters kept of a refused item
-# MySQL's lock wait time-out, deadlock, and a table that another process created first: the transaction may be tried again.
-LOST_RACE = {1205, 1213, 1050}
+# MySQL's lock wait time-out, deadlock, and a table or column that another process made first: the transaction may be tried
+# again.
+LOST_RACE = {1205, 1213, 1050, 1060}
 
 LONG = sa.Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
 MYSQL = {f"{scheme}_{option}": value for scheme in ("mysql", "mariadb") for option, value in
@@ -62,6 +63,7 @@ items_table = sa.Table(
     sa.Column("created", sa.BigInteger),  # Unix seconds, as `fetched` is
     sa.Column("source", sa.String(16), nullable=False),
     sa.Column("fetched", sa.BigInteger, nullable=False),
+    sa.Column("author", LONG),  # the last, as databases from before there was one get it
     **MYSQL)
 
 work_table = sa.Table(
@@ -101,7 +103,8 @@ hosts_table = sa.Table(
 class Item:
     """One collected item, as every reader gives it and every collector stores it.
 
-    `title` is plain text; `body` is HTML as received; `created` is in Unix seconds (UTC), None where unknown.
+    `title` is plain text; `body` is HTML as received; `created` is in Unix seconds (UTC); `score`, `created` and `author` are
+    None where they are unknown, or, as the authors of questions, not collected.
     Raises ValueError, saying which field, for what no database would hold.
     """
 
@@ -114,6 +117,7 @@ class Item:
     score: int | None
     created: int | None
     source: str  # "api", "dump" or "browser"
+    author: str | None = None
 
     def __post_init__(self):
         if not self.id or len(self.id) > 191:
@@ -129,7 +133,7 @@ class Item:
         if self.created is not None and not 0 <= self.created < 2**40:
             raise ValueError(f"created: out of range: {self.created}")
         texts = {"site": self.site, "id": self.id, "url": self.url, "title": self.title, "body": self.body,
-                 "tags": "".join(self.tags)}
+                 "tags": "".join(self.tags), "author": self.author or ""}
         for name, text in texts.items():
             try:
                 text.encode()
@@ -162,9 +166,9 @@ class ItemStore:
     All raise TagwrightError where the database cannot be reached, is no database, or has no room left.
     """
 
-    def __init__(self, url: str | Path | None = None):
-        """Open, and create where it is missing, the SQLite file at a path or the database at an SQLAlchemy URL; None
-        stands for `$TAGWRIGHT_DB`, or else `data/collected/items.sqlite`."""
+    def __init__(self, url: str | Path | None = None, create: bool = True):
+        """Open, and create where it is missing unless `create` is false, the SQLite file at a path or the database at an
+        SQLAlchemy URL; None stands for `$TAGWRIGHT_DB`, or else `data/collected/items.sqlite`."""
         given = str(url or os.environ.get("TAGWRIGHT_DB") or DEFAULT)
         try:
             parsed = sa.make_url(given) if "://" in given else sa.URL.create("sqlite", database=given)
@@ -183,10 +187,14 @@ class ItemStore:
         except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError, ImportError) as error:
             raise TagwrightError(f"--db: {error}; give a file, or mysql+pymysql://user:password@host/database") from None
         if self._engine.dialect.name == "sqlite":
+            if not create and not os.path.isfile(self.name):
+                raise TagwrightError(f"{self.name}: no such file")
             _prepare_sqlite(self._engine, parsed.database)
         self._reader = self._engine.execution_options(read_only=True)
         try:
-            self._write(metadata.create_all, "cannot be opened")
+            if not create:
+                self._check_tables()
+            self._write(_make_tables, "cannot be opened")
         except (TypeError, LookupError, OSError, RuntimeError) as error:  # the driver's, for options in the URL
             raise TagwrightError(f"--db {self.name}: refused by its driver: {error}") from None
 
@@ -356,7 +364,40 @@ class ItemStore:
                                    .group_by(refused.site, refused.source, refused.reason).order_by(count.desc())),
         }
 
+    # --- whole tables, for one store to take in another ---
+
+    def rows(self, size: int) -> Iterator[tuple[sa.Table, list[dict]]]:
+        """All that the database holds at one moment, `size` rows of a table at a time."""
+        moment = {} if self._engine.dialect.name == "sqlite" else {"isolation_level": "REPEATABLE READ"}
+        with self._translated(), self._reader.connect() as connection:
+            connection = connection.execution_options(**moment, yield_per=size)
+            for table in (items_table, rejected_table, hosts_table, work_table):  # what work gave before that it is done
+                for part in connection.execute(sa.select(table)).mappings().partitions():
+                    yield table, [dict(row) for row in part]
+
+    def take_in(self, table: sa.Table, rows: list[dict], rank: Callable[[dict], tuple]) -> tuple[int, int]:
+        """Store rows of a table, each where there is none with its key, or one of a lower rank; returns how many rows were
+        new, and how many took another's place."""
+        keys = list(table.primary_key)
+
+        def take(connection) -> tuple[int, int]:
+            wanted = sa.tuple_(*keys).in_([tuple(row[key.name] for key in keys) for row in rows])
+            there = {tuple(row[key.name] for key in keys): row
+                     for row in connection.execute(sa.select(table).where(wanted).with_for_update()).mappings()}
+            held = [there.get(tuple(row[key.name] for key in keys)) for row in rows]
+            better = [row for row, other in zip(rows, held, strict=True) if other is None or rank(row) > rank(other)]
+            if better:
+                connection.execute(self._upsert(table), better)
+            new = held.count(None)
+            return new, len(better) - new
+        return self._write(take)
+
     # --- the rest is internal ---
+
+    def _check_tables(self) -> None:
+        with self._translated("cannot be opened"), self._reader.connect() as connection:
+            if not sa.inspect(connection).has_table("items"):
+                raise TagwrightError(f"{self.name}: no item store")
 
     def _save(self, connection, site: str, items: list[Item], rejected: list[Rejected], source: str) -> None:
         now = int(time.time())
@@ -431,6 +472,14 @@ class ItemStore:
         except sa.exc.DBAPIError as error:
             raise TagwrightError(f"the database {self.name} {fault}: {error.orig}. What was stored before is safe: "
                                  "mend this and run the same command again") from None
+
+
+def _make_tables(connection) -> None:
+    metadata.create_all(connection)
+    known = {column["name"] for column in sa.inspect(connection).get_columns("items")}
+    if "author" not in known:  # a database from before items had one
+        column = sa.schema.CreateColumn(items_table.c.author).compile(dialect=connection.dialect)
+        connection.execute(sa.text(f"ALTER TABLE items ADD COLUMN {column}"))
 
 
 def _prepare_sqlite(engine: sa.Engine, file: str | None) -> None:

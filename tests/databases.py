@@ -19,6 +19,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pymysql
+import sqlalchemy
 
 import tagwright.store
 from tagwright.store import Item, ItemStore, Work
@@ -113,6 +114,14 @@ class MariaDb:
 
 def _program(name: str) -> str | None:
     return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+
+
+def execute(url: str, statement: str) -> None:
+    """Change a database behind the store's back."""
+    engine = sqlalchemy.create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(sqlalchemy.text(statement))
+    engine.dispose()
 
 
 def make_item(id: str, site: str = "site", **fields) -> Item:

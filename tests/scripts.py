@@ -8,8 +8,12 @@ import sys
 import time
 from collections.abc import Callable
 
+import psutil
+
 from tagwright.store import Item, ItemStore
 from tagwright.task import ROOT
+
+OWN = os.environ["TAGWRIGHT_TESTS"] = str(os.getpid())  # inherited by all that is started here
 
 
 def start(script: str, *arguments, **environment: str) -> subprocess.Popen:
@@ -47,6 +51,19 @@ def run_with_kills(kills: int, seconds: float, seed: int, busy: Callable[[], int
     last = run(script, *arguments, **environment)
     assert last.returncode == 0, last.stderr
     return killed
+
+
+def chromium_processes() -> set[int]:
+    """Those that this test process started, at however many removes: others may be another test process's."""
+    return {process.pid for process in psutil.process_iter(["name", "environ"])
+            if "chrom" in (process.info["name"] or "") and (process.info["environ"] or {}).get("TAGWRIGHT_TESTS") == OWN}
+
+
+def assert_no_browser_is_left(before: set[int]) -> None:
+    deadline = time.monotonic() + 5
+    while left := chromium_processes() - before:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
 
 
 def stored(url: str, site: str) -> dict[str, Item]:

@@ -9,7 +9,7 @@ from test_cli import refusal, run
 
 from tagwright.dataset import Dataset, clean
 from tagwright.errors import TagwrightError
-from tagwright.export import export, write_task
+from tagwright.export import export, form_of, write_task
 from tagwright.store import Item, ItemStore, Rejected, Work
 from tagwright.task import Task
 
@@ -60,6 +60,28 @@ def test_an_export_holds_every_item_and_goes_through_cleaning(store, tmp_path, e
     texts = Dataset.load(tmp_path / "dataset").train["text"]
     assert all("& <" in text and "🚀" in text and "&amp;" not in text for text in texts)
     assert not list(tmp_path.glob(".*partial"))
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl"])
+def test_books_become_a_table_of_blurbs_and_genres(tmp_path, ending):
+    store, file = ItemStore(tmp_path / "items.sqlite"), tmp_path / f"books.{ending}"
+    genres = [["Fiction » Romance", "Fiction » Historical, old"], ["Nonfiction » Travel"]]
+    works = [Work("shop", "book", str(number)) for number in range(60)]
+    store.add(works)
+    store.finish(works, [
+        Item("shop", work.key, f"https://shop/{work.key}", f"Book {work.key}", f"<p>{WORDS[number % 12]} &amp; {number * 7919}",
+             genres[number % 2], None, None, "browser", "Ann" if number % 2 else None) for number, work in enumerate(works)])
+    assert export(store, "shop", file) == 60
+    task = Task.load(write_task("shop", file, form_of(store, "shop")))
+    assert (task.input.fields, task.labels.field) == (["title", "blurb"], "genres")
+    clean(task, task.raw_path(), tmp_path / "dataset")
+    dataset = Dataset.load(tmp_path / "dataset")
+    assert sorted(dataset.labels) == sorted(sum(genres, []))
+    if ending == "csv":
+        with file.open(newline="", encoding="utf8") as stream:
+            first, second, *_ = csv.DictReader(stream)
+        assert list(first) == ["title", "author", "blurb", "genres", "url"]
+        assert (json.loads(first["genres"]), first["author"], second["author"]) == (genres[0], "", "Ann")
 
 
 def test_a_task_file_that_is_there_is_left_alone(tmp_path):

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tagwright.pages import ChallengePage, PageError, RemovedPage, UnreadablePage, is_challenge, read_listing, read_question
+from tagwright.markup import ChallengePage, PageError, RemovedPage, UnreadablePage
+from tagwright.pages import is_challenge, read_listing, read_question
 from tagwright.task import ROOT
 
 PAGES = Path(os.environ.get("TAGWRIGHT_SHARED_DATA", ROOT.parent / "shared" / "data")) / "pages" / "stackexchange"

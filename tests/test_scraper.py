@@ -1,14 +1,13 @@
 """The browser collectors against the stand-in site, in real headless Chromium: what they read, their manners, their faults."""
 
 import csv
-import os
 import signal
 import time
 from html import unescape
 
 import psutil
 import pytest
-from scripts import run, run_with_kills, start, stored
+from scripts import assert_no_browser_is_left, chromium_processes, run, run_with_kills, start, stored
 from standin import StandInSite, make_questions
 
 from scraper.question_details import READY, read
@@ -49,20 +48,6 @@ def crawler(store: ItemStore, site: StandInSite, **options) -> Crawler:
 
 def failures(store: ItemStore) -> dict[str, int]:
     return {reason: count for _, _, reason, count in store.summary()["failures"]}
-
-
-def chromium_processes() -> set[int]:
-    """Those that this test process started, at however many removes: others may be another test process's."""
-    own = os.environ.get("PYTEST_XDIST_WORKER")  # inherited by all that is started here
-    return {process.pid for process in psutil.process_iter(["name", "environ"])
-            if "chrom" in (process.info["name"] or "") and (process.info["environ"] or {}).get("PYTEST_XDIST_WORKER") == own}
-
-
-def assert_no_browser_is_left(before: set[int]) -> None:
-    deadline = time.monotonic() + 5
-    while left := chromium_processes() - before:
-        assert time.monotonic() < deadline, left
-        time.sleep(0.1)
 
 
 def assert_whole(items: dict, questions) -> None:
@@ -282,7 +267,7 @@ def test_killed_at_random_moments_it_ends_as_if_undisturbed(database_url, site):
     before = chromium_processes()
     name = list_questions(ItemStore(database_url), site, QUESTIONS[:30])
     arguments = ("--site", site.url, "--delay", 0.02, "--workers", 2, "--db", database_url)
-    killed = run_with_kills(3, 0.5, 5, lambda: len(site.log), DETAILS, *arguments)
+    killed = run_with_kills(3, 0.5, 5, lambda: len(site.requests("/questions/")), DETAILS, *arguments)
     assert killed == 3
     assert_whole(stored(database_url, name), QUESTIONS[:30])
     assert ItemStore(database_url).count_work(name, "question") == {"done": 30}

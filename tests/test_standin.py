@@ -449,11 +449,12 @@ def test_a_stopped_server_answers_nobody(client):
         client.get(url)
 
 
-def test_both_can_be_started_by_hand():
+def test_all_can_be_started_by_hand():
     command = [sys.executable, Path(__file__).parent / "standin", "--questions", "60", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        addresses = [process.stdout.readline().split()[1] for _ in range(2)]
+        addresses = [process.stdout.readline().split()[1] for _ in range(3)]
         answers = [httpx.get(address).text for address in addresses]
         process.terminate()
     assert "s-post-summary" in answers[0]
     assert len(json.loads(answers[1])["items"]) == 30
+    assert answers[2].count("library-title") == 10

@@ -52,7 +52,8 @@ TEXTS = ["plain", "emoji 🧑‍🚀 𝒳 \U0010ffff", "שלום \u202e עולם
 
 @pytest.mark.parametrize("text", TEXTS, ids=lambda text: ascii(text[:6]))
 def test_items_come_back_as_they_were(store, text):
-    items = [make_item("1", body=text, title="t " + text[:1000], url=text[:1000], tags=[text[:50], "b "], score=-5, created=0),
+    items = [make_item("1", body=text, title="t " + text[:1000], url=text[:1000], tags=[text[:50], "b "], score=-5, created=0,
+                       author=text[:1000]),
              make_item("2", body=text, tags=[], score=None, created=None, source="dump"),
              make_item("é" * 191, score=2**31 - 1, created=2**40 - 1), make_item("x" * 191, site="site", score=-2**31)]
     store.finish(pages(1), items)
@@ -126,7 +127,7 @@ def test_items_are_streamed_while_others_write(store):
 @pytest.mark.parametrize(("field", "value"), [
     ("id", ""), ("id", "x" * 192), ("title", ""), ("title", " \n\u00a0"), ("tags", ["a", ""]), ("tags", [1]), ("tags", [None]),
     ("score", 2**31), ("score", -2**31 - 1), ("created", -1), ("created", 2**40),
-    *((field, "half \ud83d") for field in ("site", "id", "url", "title", "body")), ("tags", ["a", "\udc00"])])
+    *((field, "half \ud83d") for field in ("site", "id", "url", "title", "body", "author")), ("tags", ["a", "\udc00"])])
 def test_an_item_no_database_would_hold_is_refused_by_field(field, value):
     values = {"site": "site", "id": "1", "url": "u", "title": "t", "body": "b", "tags": [], "score": 1, "created": 1,
               "source": "api"}

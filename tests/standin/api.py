@@ -6,7 +6,7 @@ import re
 import time
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import partial
 
@@ -72,6 +72,7 @@ class StandInApi(StandIn):
         "error400": _own_error,
     }
 
+    questions: Sequence[Question]
     site: str = "scifi"
     _: KW_ONLY
     quota: int = 300

@@ -15,8 +15,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
-from .questions import Question
-
 HTML = "text/html; charset=utf-8"
 COMPRESSED = ("text/", "application/json", "application/javascript")
 
@@ -68,6 +66,7 @@ def slow(make: Make, seconds: float = 1.0) -> Reply:
 
 
 COMMON_FAULTS: dict[str, Fault] = {
+    "429": lambda make, retry_after=1: notice(429, "Too many requests", **{"Retry-After": str(retry_after)}),
     "500": lambda make: notice(500, "Internal server error"),
     "503": _unavailable,
     "slow": slow,
@@ -90,7 +89,6 @@ class StandIn:
 
     faults = COMMON_FAULTS
 
-    questions: Sequence[Question]
     _: KW_ONLY
     port: int = 0
     latency: float = 0.0

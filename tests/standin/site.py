@@ -3,11 +3,13 @@
 import base64
 import random
 import re
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Literal
 
 from . import pages
-from .server import COMMON_FAULTS, Reply, StandIn, notice
+from .questions import Question
+from .server import COMMON_FAULTS, Reply, StandIn
 
 ROBOTS = "User-agent: *\nDisallow: /search\n"
 QUESTION = re.compile(r"/(?:questions|q)/(\d+)(?:/.*)?")
@@ -30,13 +32,13 @@ class StandInSite(StandIn):
     """
 
     faults = COMMON_FAULTS | {
-        "429": lambda make, retry_after=1: notice(429, "Too many requests", **{"Retry-After": str(retry_after)}),
         "challenge": _challenge,
         "redirect": lambda make, url: _moved(url),
         "404": lambda make: _missing("There is no such page."),
         "garbage": lambda make: Reply(random.Random(1).randbytes(5000)),
     }
 
+    questions: Sequence[Question]
     markup: Literal["today", "old", "mixed"] = "today"
     _: KW_ONLY
     page_size: int = 50
