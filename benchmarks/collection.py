@@ -78,7 +78,7 @@ def kill_browser(url: str, folder: Path, kills: int) -> dict:
         arguments = ("--site", site.url, "--delay", 0.05, "--workers", 2, "--db")
         run(DETAILS, *arguments, folder / "pages.sqlite")
         undisturbed = len(site.requests(r"/questions/\d+$"))
-        killed = run_with_kills(kills, 0.6, 3, lambda: len(site.log), DETAILS, *arguments, url)
+        killed = run_with_kills(kills, 0.6, 3, lambda: len(site.requests("/questions/")), DETAILS, *arguments, url)
         extra = len(site.requests(r"/questions/\d+$")) - 2 * undisturbed
         equal = stored(url, name) == stored(folder / "pages.sqlite", name)
     return {"killed": killed, "equal": equal, "pages": undisturbed, "pages_more": extra}
