@@ -117,6 +117,7 @@ def test_long_texts_keep_their_closing_token(demo_run, model):
     assert ids[-1] == model[1].sep_token_id
 
 
+@pytest.mark.long
 def test_exporting_again_gives_the_same_bytes(demo_run, model, dataset, tmp_path):
     export(model[0], tmp_path, 256, calibration_batches(model[1], list(dataset.train["text"]), 256))
     for file in FILES.values():
@@ -131,6 +132,7 @@ def test_latency_on_one_core(demo_run):
     assert milliseconds(lambda: tagger.tag([{"title": title, "body": body}])) < 40
 
 
+@pytest.mark.long
 def test_int8_is_at_least_two_and_a_half_times_as_fast_as_pytorch(demo_run, model):
     tagger = Tagger.load(demo_run.root / "tagger", threads=1)
     rows = map(json.loads, (demo_run.sample).read_text(encoding="utf8").splitlines())
