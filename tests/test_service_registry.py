@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import httpx
+import onnx
 import pytest
 from s3 import S3
 from service.registry import Registry
@@ -15,7 +16,7 @@ from service.settings import Settings
 from services import Services, wait_for
 from words import make_words_model
 
-from tagwright.bundle import read_bundle, write_bundle
+from tagwright.bundle import Manifest, read_bundle, write_bundle
 from tagwright.errors import TagwrightError
 
 
@@ -98,6 +99,47 @@ def test_a_damaged_model_in_s3_is_refused_and_without_s3_tags_go_on(bucket, star
     assert services.http.get("/readyz").status_code == 200
     reply = services.http.get("/v1/models")
     assert (reply.status_code, reply.headers["content-type"]) == (503, "application/problem+json")
+
+
+def spoil(folder: Path, how: str) -> None:
+    """Make a model whose files are whole, as its checksums say, and that cannot be run."""
+    network = folder / "onnx" / "model_quantized.onnx"
+    if how == "no network":
+        network.write_bytes(b"no network at all")
+    elif how == "an operator of the future":
+        graph = onnx.load(network)
+        graph.graph.node[0].op_type = "Foresee"
+        onnx.save(graph, network)
+    elif how == "no tokenizer":
+        (folder / "tokenizer.json").write_text("{}")
+    manifest = json.loads((folder / "tagwright.json").read_text())
+    fields = {key: value for key, value in manifest.items() if key in Manifest.__dataclass_fields__ and key != "files"}
+    if how == "other labels":
+        fields |= {"labels": ["only", "two"], "thresholds": [0.5, 0.5]}
+    write_bundle(folder, Manifest(**fields))
+
+
+@pytest.mark.parametrize("how", ["no network", "an operator of the future", "no tokenizer", "other labels"])
+def test_a_model_that_cannot_be_run_is_refused_and_the_running_one_goes_on(start, model, other, tmp_path, how):
+    services = start()
+    registry = Registry(Settings(models=str(services.home / "models")))
+    registry.add(model, "words")
+    registry.add(other, "other")
+    registry.activate("words")
+    services.start("api")
+    shutil.copytree(model, tmp_path / "spoilt")
+    spoil(tmp_path / "spoilt", how)
+    registry.add(tmp_path / "spoilt", "spoilt")
+    reply = services.http.post("/v1/models/spoilt/activate")
+    assert (reply.status_code, reply.headers["content-type"]) == (409, "application/problem+json")
+    assert "spoilt: cannot be run" in reply.json()["detail"]
+    assert answers(services) == "words"
+    (services.home / "models" / "active.json").write_text('{"active": "spoilt", "previous": "words"}')  # by whatever means
+    time.sleep(2.5)
+    assert answers(services) == "words"
+    assert "cannot be run" in services.http.get("/v1/models/spoilt").json()["refused"]
+    registry.activate("other")  # and the service still looks
+    wait_for(lambda: answers(services) == "other", 5, "the next activation")
 
 
 def test_another_scheme_is_refused_in_words(tmp_path):

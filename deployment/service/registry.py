@@ -83,8 +83,15 @@ class Registry:
         formats = [form for form in ("int8", "q4", "fp32") if FILES[form] in manifest.files]
         if not formats:
             raise TagwrightError(f"{name}: has no ONNX file; `tagwright quantize` writes them")
-        tagger = Tagger.load(self.folder(name), formats[0], self.settings.threads)
-        tagger.scores(["Does it answer?"])
+        folder = self.folder(name)
+        try:
+            tagger = Tagger.load(folder, formats[0], self.settings.threads)
+            shape = tagger.scores(["Does it answer?"]).shape
+        except Exception as error:  # noqa: BLE001 - for files of another version the libraries have no exception in common
+            reason = " ".join(str(error).replace(f"{folder}/", "").split())
+            raise TagwrightError(f"{name}: cannot be run: {reason}") from error
+        if shape != (1, len(manifest.labels)):
+            raise TagwrightError(f"{name}: cannot be run: its network gives {shape[1]} scores for {len(manifest.labels)} labels")
         return Model(name, tagger)
 
     def activate(self, name: str) -> Model:
