@@ -91,7 +91,7 @@ class Registry:
             reason = " ".join(str(error).replace(f"{folder}/", "").split())
             raise TagwrightError(f"{name}: cannot be run: {reason}") from error
         if shape != (1, len(manifest.labels)):
-            raise TagwrightError(f"{name}: cannot be run: its network gives {shape[1]} scores for {len(manifest.labels)} labels")
+            raise TagwrightError(f"{name}: cannot be run: {shape[1]} scores for {len(manifest.labels)} labels")
         return Model(name, tagger)
 
     def activate(self, name: str) -> Model:
