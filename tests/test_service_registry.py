@@ -142,6 +142,25 @@ def test_a_model_that_cannot_be_run_is_refused_and_the_running_one_goes_on(start
     wait_for(lambda: answers(services) == "other", 5, "the next activation")
 
 
+def test_one_that_was_refused_is_not_read_again_each_second(model, tmp_path, monkeypatch):
+    registry = Registry(Settings(models=str(tmp_path / "models"), data=tmp_path / "data"))
+    registry.add(model, "words")
+    registry.activate("words")
+    shutil.copytree(model, tmp_path / "spoilt")
+    spoil(tmp_path / "spoilt", "no network")
+    registry.add(tmp_path / "spoilt", "spoilt")
+    (tmp_path / "models" / "active.json").write_text('{"active": "spoilt", "previous": "words"}')
+    loads, load = [], Registry.load
+    monkeypatch.setattr(Registry, "load", lambda self, name: loads.append(name) or load(self, name))
+    for _ in range(3):
+        registry.refresh()
+    assert (loads, registry.model.name) == (["spoilt"], "words")
+    later = time.monotonic() + 60
+    monkeypatch.setattr("service.registry.time.monotonic", lambda: later)
+    registry.refresh()
+    assert loads == ["spoilt", "spoilt"]
+
+
 def test_another_scheme_is_refused_in_words(tmp_path):
     with pytest.raises(TagwrightError, match="a folder or in s3://bucket/prefix"):
         Registry(Settings(models="hf://somebody/models", data=tmp_path))

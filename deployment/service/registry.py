@@ -5,6 +5,7 @@ import json
 import logging
 import re
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from tagwright.tagger import FILES, Tagger
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 ACTIVE = "active.json"
+LOOK_AGAIN = 30.0  # seconds after which one that was refused is loaded again: reading it takes a core's time
 log = logging.getLogger(__name__)
 
 
@@ -46,6 +48,7 @@ class Registry:
         self._lock = threading.Lock()
         self.model: Model | None = None  # that answers
         self._refused: dict[str | None, str] = {}  # name -> why it could not be loaded
+        self._put_off: tuple[str | None, float] = (None, 0.0)  # the one that was refused last, and until when
 
     def names(self) -> list[str]:
         return [name for name in self._files.names() if NAME.fullmatch(name)]
@@ -116,6 +119,8 @@ class Registry:
             name = None
             try:
                 name = self.state()["active"]
+                if name == self._put_off[0] and time.monotonic() < self._put_off[1]:
+                    return
                 if name and self._is_new(name):
                     self.model = self.load(name)
                     self._refused.pop(name, None)
@@ -123,6 +128,7 @@ class Registry:
                 if self._refused.get(name) != str(error):
                     log.error("model %s is refused: %s", name, error)
                 self._refused[name] = str(error)
+                self._put_off = (name, time.monotonic() + LOOK_AGAIN) if name else (None, 0.0)
 
     def _is_new(self, name: str) -> bool:
         now = self.model
