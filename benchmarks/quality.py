@@ -135,6 +135,7 @@ class Run:
     def _train(self, settings: dict, folder: Path) -> dict:
         seconds = self.system.train(self.task, self.data_dir, settings, self.seed, folder)
         return {"train_seconds": seconds, "chosen": settings,
+                "trained_on": torch.cuda.get_device_name() if torch.cuda.is_available() else machine(),
                 "forms": {form: self._score(settings, folder, form) for form in self.system.forms}}
 
     def _score(self, settings: dict, folder: Path, form: str) -> dict:
@@ -180,6 +181,7 @@ def measure(task: Task, data_dirs: list[Path], systems: list, seeds: list[int], 
                 "train_seconds": over_folds(lambda record: record["train_seconds"]),
                 "bytes": first["forms"][form]["bytes"], "chosen": first["chosen"],
                 "ms_per_text": speed(runs[0], form, dataset),
+                "trained_on": sorted({record.get("trained_on", machine()) for record in records.values()}),
                 "commits": sorted({str(record["commit"]) for record in records.values()}),
             }
     return {
@@ -235,7 +237,10 @@ def render(results: dict) -> str:
             cells = [cell(system["metrics"][key]) for key in columns]
             cells += [cell(system["train_seconds"], 0), f"{system['ms_per_text']:.2f}", f"{system['bytes'] / 1e6:.1f}"]
             lines.append(f"| {form} | {' | '.join(cells)} |")
-        lines += ["", f"On {task['machine']}, {THREADS} threads; mean ± standard deviation of {len(task['seeds'])} seeds.", ""]
+        elsewhere = {form: places for form, system in task["systems"].items()
+                     if (places := [place for place in system.get("trained_on", []) if place != task["machine"]])}
+        lines += ["", f"On {task['machine']}, {THREADS} threads; mean ± standard deviation of {len(task['seeds'])} seeds."
+                  + "".join(f" {form}: trained on {', '.join(places)}." for form, places in elsewhere.items()), ""]
     missing = [name for name in TASKS if name not in results["tasks"]]
     lines.append("TF-IDF + logistic regression gives the same with each seed. Macro-F1 is over labels with test rows. "
                  "Thresholds, and the settings of fastText and of TF-IDF + logistic regression, were chosen on validation "

@@ -1,4 +1,4 @@
-"""The fastai callbacks of a training: precision, seeds, scores and the best epoch, the soup of runs, progress."""
+"""The fastai callbacks of a training: precision, R-Drop, seeds, scores and the best epoch, the soup of runs, progress."""
 
 import contextlib
 import copy
@@ -52,6 +52,27 @@ class BF16(Callback):
     def close(self) -> None:
         """End the autocast, also after an error in the middle of a batch, of which fastai tells its callbacks nothing."""
         self.open.close()
+
+
+class RDrop(Callback):
+    """R-Drop (Wu et al., "R-Drop: regularized dropout for neural networks", NeurIPS 2021): each training row goes through the
+    network twice, with other dropout, and `weight` × the divergence of the two outcomes joins the loss: half of the sum of
+    their Kullback-Leibler divergences to each other, over labels for multilabel. It doubles the cost of a step."""
+
+    def __init__(self, weight: float):
+        self.weight = weight
+
+    def before_batch(self):
+        if self.training:
+            self.learn.xb = ({name: torch.cat([value, value]) for name, value in self.xb[0].items()},)
+            self.learn.yb = tuple(torch.cat([targets, targets]) for targets in self.yb)
+
+    def after_loss(self):
+        if self.training:
+            first, second = self.pred.float().chunk(2)
+            # Of two softmaxes, as of two sigmoids, the sum of both divergences is Σ (p - q) · (logit of p - logit of q).
+            both = (self.loss_func.activation(first) - self.loss_func.activation(second)) * (first - second)
+            self.learn.loss_grad = self.loss_grad + self.weight / 2 * both.sum(1).mean()
 
 
 class SmoothLoss(AvgSmoothLoss):

@@ -103,11 +103,11 @@ class Model(Section):
 
 class Training(Section):
     """The recipe. Learning rates are the peaks of one-cycle, the encoder's that of its top layer, from where it falls by
-    `layer_decay` a layer; `patience` ends a run after so many epochs without a better validation score (None: never, since
-    one-cycle's scores dip while its rates are high, and a run that is cut there misses its best epochs); `soup` is the number
-    of runs whose weights are averaged; `compile` is for long trainings on a GPU: torch.compile takes minutes, and
-    gives them back later. Of `epochs`, `batch_size`, `encoder_lr` and `soup`, None is by the number of training rows, see
-    `for_rows`."""
+    `layer_decay` a layer; `r_drop` is the weight of R-Drop (see `callbacks.RDrop`; 0: without it); `patience` ends a run after
+    so many epochs without a better validation score (None: never, since one-cycle's scores dip while its rates are high, and
+    a run that is cut there misses its best epochs); `soup` is the number of runs whose weights are averaged; `compile` is for
+    long trainings on a GPU: torch.compile takes minutes, and gives them back later. Of `epochs`, `batch_size`, `encoder_lr`
+    and `soup`, None is by the number of training rows, see `for_rows`."""
 
     epochs: int | None = pydantic.Field(None, ge=1, le=1000)
     batch_size: int | None = pydantic.Field(None, ge=1, le=4096)
@@ -117,6 +117,7 @@ class Training(Section):
     weight_decay: float = pydantic.Field(0.01, ge=0)
     head_init: Literal["label_names", "random"] = "label_names"
     loss: Literal["bce", "focal", "asymmetric"] = "bce"  # of the label cells; see losses.py
+    r_drop: float = pydantic.Field(0.0, ge=0)
     class_weights: bool = True  # rare labels weigh more in the loss
     thresholds: Literal["global", "per_label"] = "global"  # see thresholds.py
     patience: int | None = pydantic.Field(None, ge=1, le=1000)

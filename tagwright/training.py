@@ -31,7 +31,7 @@ from tagwright import metrics
 from tagwright.batches import by_length, dataloaders, token_counts
 from tagwright.blurr_compat import BaseModelCallback, BaseModelWrapper
 from tagwright.bundle import Manifest, write_bundle
-from tagwright.callbacks import BF16, BestEpoch, EpochSeed, InMemoryLRFinder, Progress, SmoothLoss, Soup, network
+from tagwright.callbacks import BF16, BestEpoch, EpochSeed, InMemoryLRFinder, Progress, RDrop, SmoothLoss, Soup, network
 from tagwright.checkpoint import Checkpoint
 from tagwright.cpu import fast_on_cpu
 from tagwright.dataset import Dataset
@@ -67,6 +67,7 @@ def build_learner(task: Task, dataset: Dataset, bar: bool = True) -> Learner:
     )
     learner.remove_cb(ProgressCallback)
     learner.recorder.smooth_loss = SmoothLoss()
+    learner.add_cbs([RDrop(task.training.r_drop)] * (task.training.r_drop > 0))
     learner.add_cbs([Progress()] * (bar and is_first()) + _precision())
     return learner
 

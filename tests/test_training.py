@@ -89,6 +89,37 @@ def test_no_row_is_left_out_of_an_epoch(task, dataset, rows):
     assert np.isfinite(history["train_loss"]).all()
 
 
+@pytest.mark.parametrize("kind", ["multilabel", "multiclass"])
+def test_r_drop_adds_the_divergence_of_two_passes_of_each_row(task, dataset, kind):
+    if kind == "multiclass":
+        first = [part.assign(labels=[labels[:1] for labels in part["labels"]]) for part in (dataset.train, dataset.validation)]
+        dataset = Dataset(dataset.labels, *first, dataset.test, dataset.record)
+    training = task.training.model_copy(update={"r_drop": 5.0, "epochs": 1})
+    learner, seen = build_learner(task.model_copy(update={"kind": kind, "training": training}), dataset, bar=False), []
+
+    class Look(Callback):
+        order = 70  # after the others
+
+        def after_loss(self):
+            if self.training:
+                one, other = self.pred.detach().double().chunk(2)
+                outcome = torch.distributions.Categorical if kind == "multiclass" else torch.distributions.Bernoulli
+                one, other = outcome(logits=one), outcome(logits=other)
+                both = sum(torch.distributions.kl_divergence(*pair) for pair in ((one, other), (other, one)))
+                both = both if kind == "multiclass" else both.sum(1)
+                ids, truth = self.xb[0]["input_ids"], self.yb[0]
+                assert torch.equal(*ids.chunk(2))
+                assert torch.equal(*truth.chunk(2))
+                seen.append((float((self.loss_grad - self.loss).detach()), 2.5 * float(both.mean()), len(ids) // 2))
+
+    history = fit(task.model_copy(update={"training": training}), learner, [Look()])
+    added, expected, rows = map(np.array, zip(*seen, strict=True))
+    assert added == pytest.approx(expected, rel=1e-3)
+    assert added.min() > 1e-4
+    assert rows.sum() == len(dataset.train)
+    assert np.isfinite(history["valid_loss"]).all()
+
+
 def test_an_error_in_the_middle_of_a_batch_leaves_no_autocast_behind(task, dataset):
     class Fails(Callback):
         order = 20  # after autocast has begun
