@@ -20,7 +20,18 @@ import torch
 from benchmarks.report import machine, results_file, update_readme, write_results
 from benchmarks.rivals import FastText, Model, Template, Tfidf
 from benchmarks.runs import (
-    SEEDS, THREADS, WORK, cell, data_folders, kept, mean_and_spread, measured_task, read_json, run_folder, with_tables)
+    SEEDS,
+    THREADS,
+    WORK,
+    cell,
+    data_folders,
+    kept,
+    mean_and_spread,
+    measured_task,
+    read_json,
+    run_folder,
+    with_tables,
+)
 from tagwright import errors, metrics
 from tagwright.bundle import read_bundle, write_bundle
 from tagwright.dataset import Dataset

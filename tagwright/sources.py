@@ -16,7 +16,7 @@ import tomllib
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NamedTuple
@@ -301,7 +301,7 @@ def _from_s3(address: str, shown: str) -> Iterator[Iterator[bytes]]:
     client = s3_client(shown)
     with s3_errors(shown, f"{shown}: there is no such object"):
         reply = client.get_object(Bucket=bucket, Key=key)
-        with reply["Body"] as body:
+        with closing(reply["Body"]) as body:
             yield _counted(body.iter_chunks(CHUNK), shown, reply["ContentLength"])
 
 

@@ -263,7 +263,7 @@ class Task(Section):
             if sources.is_address(place):
                 return self.model_copy(update={"data": place})
             path = Path(place).expanduser()
-            if not os.path.exists(path):  # False too, not an error, for a name that no file system takes
+            if not place or not os.path.exists(path):  # False too, not an error, for a name that no file system takes
                 raise TagwrightError(f"{place}: no such file or folder")
             return self.model_copy(update={"data": str(path.absolute())})
         if self.sample is not None:
@@ -275,9 +275,9 @@ class Task(Section):
         raise TagwrightError(f"{self.file}: the task has no embedded sample; a table [sample] names one")
 
     def raw_path(self) -> Path:
-        """The file of raw rows, unpacked and downloaded where need be (into `data/raw/<task>`). A relative path is looked for
-        beside the TOML file, in the project, in `data/raw` and in `$TAGWRIGHT_SHARED_DATA` (default `../shared/data`), in
-        this order; what is in none of them is downloaded from where the task says.
+        """The file of raw rows. A relative path is looked for beside the TOML file, in the project, in `$TAGWRIGHT_RAW`
+        (default `data/raw`) and in `$TAGWRIGHT_SHARED_DATA` (default `../shared/data`), in this order; what is in none of them
+        is downloaded from where the task says. Downloads, and what comes out of archives, are kept in `$TAGWRIGHT_RAW/<task>`.
 
         Raises TagwrightError, naming the places and the address, where it cannot be had.
         """
@@ -302,7 +302,11 @@ class Task(Section):
 
     @property
     def _raw(self) -> Path:
-        return self._project / "data" / "raw" / self.name
+        return self._raw_folder / self.name
+
+    @property
+    def _raw_folder(self) -> Path:
+        return Path(os.environ.get("TAGWRIGHT_RAW", self._project / "data" / "raw"))
 
     def _address(self) -> tuple[str | None, str | None]:
         """Where the rows can be downloaded, and the sha256 of what is there, if known."""
@@ -363,7 +367,7 @@ class Task(Section):
     def _places(self, name: str) -> list[Path]:
         path = Path(name).expanduser()
         shared = Path(os.environ.get("TAGWRIGHT_SHARED_DATA", ROOT.parent / "shared" / "data"))
-        return [self.file.parent / path, self._project / path, self._project / "data" / "raw" / path, shared / path]
+        return [self.file.parent / path, self._project / path, self._raw_folder / path, shared / path]
 
 
 def _find(name: str, folder: Path) -> Path:
