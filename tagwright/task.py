@@ -281,11 +281,11 @@ class Task(Section):
 
         Raises TagwrightError, naming the places and the address, where it cannot be had.
         """
-        return self._files()[0]
+        return self._file(0)
 
     def test_path(self) -> Path | None:
         """The raw file of a published test set, found as `raw_path` is; None for a task without one."""
-        return self._files()[1] if self.split.by == "file" else None
+        return self._file(1) if self.split.by == "file" else None
 
     def fetch(self, force: bool = False) -> Path:
         """Download the task's rows, or those of the address in `with_data`, into `data/raw/<task>`, unless they are there;
@@ -319,50 +319,40 @@ class Task(Section):
         published = sources.catalogued(CATALOGUE, self.source.catalog)
         return published.url, published.sha256
 
-    def _files(self) -> list[Path]:
-        """The file of raw rows, and that of the test rows where there is one."""
-        source = self.source
-        if self.data is None and not sources.is_address(source.path) and (found := self._local_files()):
-            return found
-        place = Path(self.data) if self.data is not None and not sources.is_address(self.data) else self._fetched()
-        return sources.files_in(place, source.names, self._raw)
+    def _file(self, index: int) -> Path:
+        """The file of raw rows (0), or that of the published test set (1)."""
+        source, names = self.source, self.source.names
+        if self.data is not None and not sources.is_address(self.data):
+            return sources.files_in(Path(self.data), names, self._raw)[index]
+        if self.data is not None or sources.is_address(source.path):
+            return sources.files_in(self.fetch(), names, self._raw)[index]
+        if source.test_path is None:
+            key, path, together = "source.path", source.path, names
+        else:  # two files, each to be found for itself
+            key, path = (("source.path", source.path), ("source.test_path", source.test_path))[index]
+            together = [names[index]]
+        if place := self._local_place(path, together):
+            return sources.files_in(place, together, self._raw)[together.index(names[index])]
+        return sources.files_in(self._fetched(key, path), names, self._raw)[index]
 
-    def _fetched(self) -> Path:
+    def _local_place(self, path: str, names: list[str]) -> Path | None:
+        """Where a path of the task's own leads; instead of an archive also to the folder that has the files out of it."""
+        places = self._places(path)
+        if self.source.member is not None:
+            places += [place.parent for place in places if all(os.path.isfile(place.parent / name) for name in names)]
+        return next((place for place in places if os.path.exists(place)), None)
+
+    def _fetched(self, key: str, path: str) -> Path:
+        """What is downloaded in place of a path that is nowhere here."""
+        looked = ", ".join(dict.fromkeys(str(place) for place in self._places(path)))
+        missing = f"{self.file}: {key}: no such file; looked for {looked}"
+        if self._address()[0] is None:
+            raise TagwrightError(missing)
         try:
             return self.fetch()
         except TagwrightError as error:
-            if self.data is not None or sources.is_address(self.source.path):
-                raise
-            sample = " The task has an embedded sample, which --data sample takes." if self.sample is not None else ""
-            raise TagwrightError(f"{self._missing()} And {error}.{sample}") from None
-
-    def _local_files(self) -> list[Path] | None:
-        """The files at the task's own paths. Those of an archive may also lie unpacked where it would."""
-        source = self.source
-        if source.test_path is not None:
-            pairs = [(source.path, source.names[:1]), (source.test_path, source.names[1:])]
-        else:
-            pairs = [(source.path, source.names)]
-        files = []
-        for path, names in pairs:
-            places = self._places(path)
-            if source.member is not None:
-                places += [place.parent for place in places if all((place.parent / name).is_file() for name in names)]
-            place = next((place for place in places if os.path.exists(place)), None)
-            if place is None:
-                if self._address()[0] is None:
-                    raise TagwrightError(self._missing())
-                return None
-            files += sources.files_in(place, names, self._raw)
-        return files
-
-    def _missing(self) -> str:
-        """Says which of the task's own paths is in none of its places."""
-        paths = {"source.path": self.source.path, "source.test_path": self.source.test_path}
-        key, path = next((key, path) for key, path in paths.items()
-                         if path is not None and not any(os.path.exists(place) for place in self._places(path)))
-        looked = ", ".join(dict.fromkeys(str(place) for place in self._places(path)))
-        return f"{self.file}: {key}: no such file; looked for {looked}."
+            sample = "; --data sample takes the task's embedded sample instead" if self.sample is not None else ""
+            raise TagwrightError(f"{missing}; {error}{sample}") from None
 
     def _places(self, name: str) -> list[Path]:
         path = Path(name).expanduser()
