@@ -19,9 +19,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pandas as pd
+import pydantic
 import pytest
 from conftest import ROOT, write_task
 from s3 import S3
+from service import training
+from service.jobs_api import TrainRequest, uploaded_task
 
 from tagwright import sources
 from tagwright import task as tasks
@@ -587,6 +590,52 @@ def test_fetch_says_what_it_brought(news, web, tmp_path):
     assert failed.stderr.startswith("error: http://127.0.0.1:9/ag_news_csv.tgz: cannot be downloaded")
     assert failed.stderr.count("\n") == 1
     assert "no address to download from" in run("fetch", "scifi").stderr
+
+
+# --- the service -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("tables", "expected"), [
+    ({"source": {"path": "/etc/passwd"}}, "source.path"), ({"source": {"path": "s3://bucket/rows.csv"}}, "source.path"),
+    ({"source": {"path": "http://169.254.169.254/rows.csv"}}, "source.path"),
+    ({"source": {"member": "rows.csv"}}, "source.member"),
+    ({"source": {"test_member": "test.csv"}, "split": {"by": "file"}}, "source.test_member"),
+    ({"source": {"test_path": "test.csv"}, "split": {"by": "file"}}, "source.test_path"),
+    ({"source": {"url": "http://169.254.169.254/"}}, "source.url"),
+    ({"sample": {"path": "/etc/passwd", "attribution": "a", "licence": "b"}}, "sample"),
+])
+def test_an_uploaded_task_names_no_place_of_rows(tmp_path, tables, expected):
+    with pytest.raises(TagwrightError, match=expected):
+        uploaded_task(write_task(tmp_path, "rows.csv", **tables), [])
+
+
+def test_an_uploaded_task_may_be_one_of_ours():
+    assert uploaded_task(ROOT / "tasks" / "cooking.toml", []).name == "cooking"
+
+
+@pytest.mark.parametrize("place", ["/etc/passwd", "https://example.org/a.zip", "s3://bucket/a.zip", "data/sample", ""])
+def test_a_training_job_takes_no_place_but_the_sample(place):
+    assert TrainRequest(task="ag_news", data="sample").data == "sample"
+    with pytest.raises(pydantic.ValidationError):
+        TrainRequest(task="ag_news", data=place)
+
+
+@pytest.mark.parametrize(("arguments", "expected"), [
+    ({"task": "ag_news", "place": "sample"}, ("ag_news-sample", SAMPLE / "train.csv")),
+    ({"task": "scifi", "place": None}, ("scifi", ROOT / "data" / "sample" / "scifi.jsonl")),
+    ({"task": "scifi"}, ("scifi", ROOT / "data" / "sample" / "scifi.jsonl")),  # a job that an earlier version took
+])
+def test_a_training_job_cleans_the_rows_of_its_place(tmp_path, monkeypatch, arguments, expected):
+    class Stop(Exception):
+        pass
+
+    def stop(task, raw_path, out_dir):
+        raise Stop(task.name, raw_path)
+
+    monkeypatch.setattr(training, "clean", stop)
+    with pytest.raises(Stop) as stopped:
+        training.run(tmp_path, arguments | {"settings": {}}, None)
+    assert stopped.value.args == expected
 
 
 def test_make_passes_the_place_on():
