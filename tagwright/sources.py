@@ -174,7 +174,7 @@ def _zip_fault(info: zipfile.ZipInfo) -> str:
     if info.flag_bits & 1:
         return "encrypted; unpack it, and give the folder"
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        return "packed neither by deflate nor not at all; pack it anew"
+        return "packed otherwise than by deflate; pack it anew"
     if info.file_size > max(SMALL, MAX_RATIO * info.compress_size):
         return f"{info.compress_size:,} bytes that unpack to {info.file_size:,}: no table of rows is packed so well"
     return ""
@@ -189,7 +189,7 @@ def _tar(archive: Path, kind: str) -> Iterator[list[_Entry]]:
         for info in file:
             _check_count(archive, len(entries))
             if kind == "tar.gz" and info.offset_data + info.size > limit:
-                raise TagwrightError(f"{archive}: {info.name}: above {limit:,} bytes, the most for an archive so small")
+                raise TagwrightError(f"{archive}: {info.name}: above {limit:,} bytes, the most for an archive of its size")
             read = partial(file.extractfile, info)
             entries.append(_Entry(info.name, info.size, _tar_fault(info), info.isdir(), read))
         yield entries

@@ -89,7 +89,9 @@ def as_kaggle_has_it(content: bytes) -> bytes:
 
 
 def rows_of(task: Task, folder: Path) -> list[tuple]:
-    clean(task, task.raw_path(), folder)
+    """Split, text and label of each row; a header may not be among those read."""
+    record = clean(task, task.raw_path(), folder)
+    assert set(record["rows"]["rejected"]) <= {"duplicate", "near duplicate"}
     data = Dataset.load(folder)
     return [(split, text, *labels) for split in SPLITS
             for text, labels in zip(getattr(data, split)["text"], getattr(data, split)["labels"], strict=True)]
@@ -228,6 +230,7 @@ HOSTILE = {
                 "a link"),
     "hard link": (lambda p: tarred(p / "a.tar", {"test.csv": b"x", "a": link("train.csv", tarfile.LNKTYPE, "test.csv")}),
                   "a link"),
+    "link beside": (lambda p: tarred(p / "a.tgz", plain(SAMPLE) | {"a": link("more", tarfile.SYMTYPE, "/etc")}), "a link"),
     "symlink in a zip": (lambda p: linked_zip(p / "a.zip"), "a link"),
     "device": (lambda p: tarred(p / "a.tgz", {"a": link("train.csv", tarfile.CHRTYPE, ""), "test.csv": b"x"}), "no plain file"),
     "folder": (lambda p: tarred(p / "a.tgz", {"a": link("train.csv", tarfile.DIRTYPE, ""), "test.csv": b"x"}), "no member"),
