@@ -8,6 +8,9 @@ MAX ?= 3000
 ifeq ($(SOURCE),api)
 override TASK := data/collected/$(SITE).toml
 endif
+# DATA=sample, or another place of TASK's rows: a file, a folder, an archive, https://… or s3://….
+DATA ?=
+ROWS = $(if $(DATA),--data "$(DATA)")
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 TORCH := $(shell sed -n 's/^torch==/torch==/p' requirements.txt)
 BIN := .venv/bin
@@ -33,25 +36,25 @@ setup: .venv/ready  ## create .venv and install the pinned packages (once; about
 	$(BIN)/pip install -q --no-deps -e .
 	@touch $@
 
-demo: setup  ## clean, train, evaluate, quantize and serve TASK=scifi (SERVE=0: do not; SOURCE=api SITE=… MAX=…: fetch first)
+demo: setup  ## clean, train, evaluate, quantize and serve TASK=scifi (DATA=sample, or another place; SERVE=0: do not; SOURCE=api SITE=… MAX=…: fetch first)
 ifeq ($(SOURCE),api)
 	@$(BIN)/python stackapi/fetch_questions.py --site $(SITE) --max $(MAX)
 	@$(BIN)/tagwright export $(SITE)
 endif
-	$(BIN)/tagwright demo $(TASK)
+	$(BIN)/tagwright demo $(TASK) $(ROWS)
 	@if [ "$(SERVE)" != 0 ]; then $(MAKE) --no-print-directory gradio; fi
 
 serve: setup  ## serve TASK's model: page, API and jobs, complete on this machine
-	PYTHONPATH=deployment $(BIN)/python -m service all --model "$$($(BIN)/tagwright where $(TASK))"
+	PYTHONPATH=deployment $(BIN)/python -m service all --model "$$($(BIN)/tagwright where $(TASK) $(ROWS))"
 
 gradio: setup  ## serve the Gradio page for TASK's model
-	$(BIN)/python deployment/gradio/app.py --model "$$($(BIN)/tagwright where $(TASK))"
+	$(BIN)/python deployment/gradio/app.py --model "$$($(BIN)/tagwright where $(TASK) $(ROWS))"
 
 space: setup  ## put a complete Hugging Face Space for TASK's model together in build/space
-	$(BIN)/python deployment/gradio/assemble.py "$$($(BIN)/tagwright where $(TASK))" build/space
+	$(BIN)/python deployment/gradio/assemble.py "$$($(BIN)/tagwright where $(TASK) $(ROWS))" build/space
 
 browser: setup  ## serve the page that runs TASK's model in the visitor's browser (needs Node 20.19 or newer)
-	model="$$(realpath "$$($(BIN)/tagwright where $(TASK))")" && cd deployment/browser && npm ci && TAGWRIGHT_MODEL="$$model" npm run dev
+	model="$$(realpath "$$($(BIN)/tagwright where $(TASK) $(ROWS))")" && cd deployment/browser && npm ci && TAGWRIGHT_MODEL="$$model" npm run dev
 
 # One thread for each process of the tests: more would wait for each other.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder

@@ -227,7 +227,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(runs.THREADS)
     work = runs.WORK / "ablation"
-    for task in map(Task.load, options.tasks):
+    for task in map(runs.measured_task, options.tasks):
         data_dir, = runs.data_folders(task, None, work)
         for variation in VARIATIONS[task.name]:
             compared = variation is BASE and BASE.name not in kept_before(task, data_dir)["variations"]

@@ -19,7 +19,19 @@ import torch
 
 from benchmarks.report import machine, results_file, update_readme, write_results
 from benchmarks.rivals import FastText, Model, Template, Tfidf
-from benchmarks.runs import SEEDS, THREADS, WORK, cell, data_folders, kept, mean_and_spread, read_json, run_folder, with_tables
+from benchmarks.runs import (
+    SEEDS,
+    THREADS,
+    WORK,
+    cell,
+    data_folders,
+    kept,
+    mean_and_spread,
+    measured_task,
+    read_json,
+    run_folder,
+    with_tables,
+)
 from tagwright import errors, metrics
 from tagwright.bundle import read_bundle, write_bundle
 from tagwright.dataset import Dataset
@@ -259,7 +271,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(THREADS)
     work, systems = WORK / "quality", [SYSTEMS[key] for key in options.systems]
-    for task in map(Task.load, options.tasks):
+    for task in map(measured_task, options.tasks):
         data_dirs = data_folders(task, TASKS[task.name], work)
         for run in runs_of(task, data_dirs, systems, options.seeds, work):
             state = "kept from before" if run.done else "trained"

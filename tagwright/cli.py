@@ -1,4 +1,4 @@
-"""`tagwright clean|pretrain|train|tune|compare|evaluate|quantize|tag|bulk|add-label|explain-hue|publish|pull|demo|where|
+"""`tagwright fetch|clean|pretrain|train|tune|compare|evaluate|quantize|tag|bulk|add-label|explain-hue|publish|pull|demo|where|
 collected|merge|export`: each stage as a command, and all of them as one.
 
 Faults in what the user gave end in one line and exit code 2; Ctrl-C ends with 130.
@@ -31,15 +31,28 @@ TaskName = Annotated[str, typer.Argument(metavar="TASK", help="A task's name (ta
 Work = Annotated[Path | None, typer.Option(help="Where the stages write.", show_default="data/work")]
 Database = Annotated[str | None, typer.Option("--db", help="SQLite file, or mysql+pymysql://user:password@host/database.",
                                               show_default="$TAGWRIGHT_DB or data/collected/items.sqlite")]
+Data = Annotated[str | None, typer.Option("--data", metavar="PLACE", show_default="where the task says",
+                                          help="Where the rows are: a file, a folder, a .zip or .tar.gz archive, https://…, "
+                                               "s3://…, or `sample`: the task's embedded sample, whose stages and model have "
+                                               "a folder of their own.")]
 Force = Annotated[bool, typer.Option("--force", help="Run the stage even if nothing has changed.")]
 
 
 @app.command()
-def clean(name: TaskName, work: Work = None, force: Force = False) -> None:
+def fetch(name: TaskName, data: Data = None,
+          force: Annotated[bool, typer.Option("--force", help="Download it anew, though it is there.")] = False) -> None:
+    """Download a task's rows from where data/catalog.toml or the task says, or from an address, into data/raw."""
+    task = Task.load(name).with_data(data)
+    file = task.fetch(force)
+    print(f"{file.stat().st_size / 1e6:.1f} MB → {file}")
+
+
+@app.command()
+def clean(name: TaskName, data: Data = None, work: Work = None, force: Force = False) -> None:
     """Read the raw rows, clean and split them."""
     from tagwright.dataset import clean
 
-    task, folders = _open(name, work)
+    task, folders = _open(name, work, data)
     _report(clean(task, task.raw_path(), folders.dataset, force), folders.dataset)
 
 
@@ -48,17 +61,18 @@ def pretrain(name: TaskName,
              texts: Annotated[Path | None, typer.Option(metavar="FILE", show_default="none",
                                                         help="More texts, without labels: a csv, tsv, jsonl or parquet file "
                                                              "with the task's fields, or txt: a text a line.")] = None,
-             epochs: Annotated[int, typer.Option(min=1)] = 3, work: Work = None, force: Force = False) -> None:
+             epochs: Annotated[int, typer.Option(min=1)] = 3, data: Data = None, work: Work = None,
+             force: Force = False) -> None:
     """Go on training the encoder on the task's training texts, by filling in masked words, before `train` uses it."""
     from tagwright.pretraining import pretrain
 
-    task, folders = _open(name, work)
+    task, folders = _open(name, work, data)
     _report(pretrain(task, folders.dataset, folders.encoder, texts, epochs, force), folders.encoder)
     print(f'to train on it, write in {task.file}, under [model]: encoder = "{folders.encoder}"')
 
 
 @app.command()
-def train(name: TaskName, work: Work = None, force: Force = False,
+def train(name: TaskName, data: Data = None, work: Work = None, force: Force = False,
           resume: Annotated[bool, typer.Option("--resume", help="Insist on going on from the last epoch of an interrupted "
                                                                 "training; where there is none that fits, say why.")] = False,
           ) -> None:
@@ -71,7 +85,7 @@ def train(name: TaskName, work: Work = None, force: Force = False,
     """
     from tagwright.training import is_first, train
 
-    task, folders = _open(name, work)
+    task, folders = _open(name, work, data)
     record = train(task, folders.dataset, folders.model, force, resume=resume)
     if is_first():
         _report(record, folders.model)
@@ -82,40 +96,40 @@ def tune(name: TaskName, trials: Annotated[int, typer.Option(min=1, help="Finish
          timeout: Annotated[float | None, typer.Option(min=0, metavar="MINUTES", show_default="none",
                                                        help="Begin no trial later than this after the start.")] = None,
          rows: Annotated[int | None, typer.Option(min=10, show_default="all", help="Training rows to use.")] = None,
-         work: Work = None) -> None:
+         data: Data = None, work: Work = None) -> None:
     """Search for a better recipe; the same command goes on after a kill."""
     from tagwright.tuning import show_tuning, tune
 
-    task, folders = _open(name, work)
+    task, folders = _open(name, work, data)
     show_tuning(tune(task, folders.dataset, folders.tuning, trials, timeout, rows), Console())
 
 
 @app.command()
-def compare(name: TaskName, work: Work = None, force: Force = False) -> None:
+def compare(name: TaskName, data: Data = None, work: Work = None, force: Force = False) -> None:
     """Train and compress each of the task's models, and compare them on the validation rows."""
     from tagwright.comparison import compare_models, show_comparison
 
-    task, folders = _open(name, work)
+    task, folders = _open(name, work, data)
     show_comparison(task, compare_models(task, folders.dataset, folders.model, folders.models, force), Console())
 
 
 @app.command()
-def evaluate(name: TaskName, work: Work = None, force: Force = False) -> None:
+def evaluate(name: TaskName, data: Data = None, work: Work = None, force: Force = False) -> None:
     """Score the trained model on the test rows, beside the TF-IDF baseline."""
     from tagwright.evaluation import evaluate
 
-    task, folders = _open(name, work)
+    task, folders = _open(name, work, data)
     _report(evaluate(task, folders.dataset, folders.model, folders.evaluation, force), folders.evaluation)
 
 
 @app.command()
 def quantize(name: TaskName,
              to: Annotated[str, typer.Option(metavar="FORMATS", help="Some of fp32, int8 and q4.")] = "fp32,int8,q4",
-             work: Work = None, force: Force = False) -> None:
+             data: Data = None, work: Work = None, force: Force = False) -> None:
     """Export to ONNX in some formats, and score and time each of them."""
     from tagwright.onnx_export import quantize
 
-    task, folders = _open(name, work)
+    task, folders = _open(name, work, data)
     formats = [form.strip() for form in to.split(",")]
     record = quantize(task, folders.dataset, folders.model, folders.evaluation, folders.tagger, force, formats)
     _report(record, folders.tagger)
@@ -237,11 +251,11 @@ def pull(source: Annotated[str, typer.Argument(metavar="PLACE", help="hf://user/
 
 
 @app.command()
-def demo(name: TaskName, work: Work = None, force: Force = False) -> None:
+def demo(name: TaskName, data: Data = None, work: Work = None, force: Force = False) -> None:
     """Run every stage, print what came of it, and tag the task's examples."""
     from tagwright.tagger import Tagger
 
-    task, folders = _open(name, work)
+    task, folders = _open(name, work, data)
     console = Console()
     records = run_pipeline(task, folders, force, console)
     show_results(records, console)
@@ -299,9 +313,9 @@ def export(site: Annotated[str, typer.Argument(help="The site, as `tagwright col
 
 
 @app.command()
-def where(name: TaskName, work: Work = None) -> None:
+def where(name: TaskName, data: Data = None, work: Work = None) -> None:
     """Print the folder of a task's finished model."""
-    print(_open(name, work)[1].tagger)
+    print(_open(name, work, data)[1].tagger)
 
 
 def show_collected(store, console: Console) -> None:
@@ -342,8 +356,8 @@ def _day(moment: int | None) -> str:
     return "" if moment is None else time.strftime("%Y-%m-%d", time.gmtime(moment))
 
 
-def _open(name: str, work: Path | None) -> tuple[Task, Folders]:
-    task = Task.load(name)
+def _open(name: str, work: Path | None, data: str | None = None) -> tuple[Task, Folders]:
+    task = Task.load(name).with_data(data)
     return task, Folders.of(task, work)
 
 

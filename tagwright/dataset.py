@@ -11,7 +11,7 @@ import json
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -91,9 +91,10 @@ def clean(task: Task, raw_path: Path, out_dir: Path, force: bool = False) -> dic
     if not force and (record := stage.unchanged()):
         return record
     rejects = Rejects()
-    rows = _usable_rows(task, raw_path, task.source.path, rejects)
+    source = task.source
+    rows = _usable_rows(task, raw_path, source.member or source.path, rejects)
     if test_path:
-        test_rows = _usable_rows(task, test_path, task.source.test_path, rejects)
+        test_rows = _usable_rows(task, test_path, source.test_member or source.test_path, rejects)
         rows += test_rows
     else:
         test_rows = _position_test_rows(task, raw_path, rows)
@@ -203,7 +204,7 @@ def _read_csv(task: Task, path: Path, delimiter: str, rejects: Rejects) -> Itera
         _check_fields(task, path, reader.fieldnames or [])
         for number, cells in enumerate(reader):
             row = Row(reader.line_num, cells)
-            if number == 0 and list(cells.values()) == task.source.columns:  # a header after all
+            if number == 0 and task.source.columns and _same_names(cells.values(), task.source.columns):  # a header after all
                 continue
             if None in cells or None in cells.values():
                 cells["(extra cells)"] = cells.pop(None, [])
@@ -213,6 +214,12 @@ def _read_csv(task: Task, path: Path, delimiter: str, rejects: Rejects) -> Itera
     except csv.Error as error:
         hint = " (an opening quote is never closed: is the file truncated?)" if "end of data" in str(error) else ""
         raise TagwrightError(f"{path}: line {reader.reader.line_num}: {error}{hint}") from None
+
+
+def _same_names(first: Iterable, second: Iterable) -> bool:
+    """Whether columns are called the same, whatever the case, spaces and underscores of their names."""
+    plain = [[re.sub(r"[\s_]", "", str(name)).casefold() for name in names] for names in (first, second)]
+    return plain[0] == plain[1]
 
 
 def _read_jsonl(task: Task, path: Path, rejects: Rejects) -> Iterator[Row]:

@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from tagwright.bundle import MANIFEST, Manifest, read_manifest
 from tagwright.errors import TagwrightError
+from tagwright.remote import bytes_bar, s3_client, s3_errors
 
 MAX_MANIFEST = 20_000_000  # bytes; one of 100,000 labels has about 5 million
 SINGLE_PUT = 5 * 2**30  # bytes, the most that S3 takes in one PUT
@@ -119,19 +120,12 @@ class Bucket:
     version can overwrite it, and `tagwright.json`, put last, says which of them are the model."""
 
     def __init__(self, place: str, rest: str):
-        try:
-            import boto3
-            from botocore.config import Config
-        except ImportError:
-            raise TagwrightError(f"{place}: s3:// needs boto3; pip install boto3") from None
-        self.place = place
+        self.place, self.s3 = place, s3_client(place)
         self.bucket, _, prefix = rest.partition("/")
         self.prefix = f"{prefix}/" if prefix else ""
-        with _s3_errors(place):
-            self.s3 = boto3.client("s3", config=Config(connect_timeout=10))
 
     def read(self) -> bytes:
-        with _s3_errors(self.place, str(_no_model(self.place))):
+        with s3_errors(self.place, str(_no_model(self.place))):
             return self._manifest()
 
     def fetch(self, files: dict[str, str], target: Path) -> None:
@@ -140,7 +134,7 @@ class Bucket:
             with self._errors_at(name):
                 sizes[name] = self.s3.head_object(Bucket=self.bucket, Key=self._key(digest))["ContentLength"]
         _need_space(target, sum(sizes.values()))
-        with _bytes_bar("download", sum(sizes.values())) as bar:
+        with bytes_bar("download", sum(sizes.values())) as bar:
             for name, digest in files.items():
                 (target / name).parent.mkdir(parents=True, exist_ok=True)
                 with self._errors_at(name):
@@ -150,25 +144,25 @@ class Bucket:
         former = self._former()
         content = (folder / MANIFEST).read_bytes()
         paths = {digest: folder / name for name, digest in manifest.files.items()}
-        with _s3_errors(self.place):
-            with _bytes_bar("upload", sum(path.stat().st_size for path in paths.values())) as bar:
+        with s3_errors(self.place):
+            with bytes_bar("upload", sum(path.stat().st_size for path in paths.values())) as bar:
                 for digest, path in paths.items():
                     self._put(digest, path, former, bar)
             self.s3.put_object(Bucket=self.bucket, Key=self.prefix + MANIFEST, Body=content, ChecksumAlgorithm="SHA256",
                                ContentType="application/json")
-        with _s3_errors(f"{self.place}: the model is published, but older files could not be removed"):
+        with s3_errors(f"{self.place}: the model is published, but older files could not be removed"):
             self._remove_old({*manifest.files.values(), *former})
 
     def folders(self) -> list[str]:
         """The names right below the prefix that are prefixes of others."""
-        with _s3_errors(self.place):
+        with s3_errors(self.place):
             pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self.prefix, Delimiter="/")
             found = [entry["Prefix"] for page in pages for entry in page.get("CommonPrefixes", [])]
         return sorted(prefix.removeprefix(self.prefix).strip("/") for prefix in found)
 
     def get(self, name: str) -> bytes | None:
         """A small object below the prefix, None where it is not there."""
-        with _s3_errors(f"{self.place}/{name}"):
+        with s3_errors(f"{self.place}/{name}"):
             try:
                 reply = self.s3.get_object(Bucket=self.bucket, Key=self.prefix + name)
             except self.s3.exceptions.NoSuchKey:
@@ -178,17 +172,17 @@ class Bucket:
 
     def put(self, name: str, content: bytes) -> None:
         """Write a small JSON object below the prefix, at once."""
-        with _s3_errors(f"{self.place}/{name}"):
+        with s3_errors(f"{self.place}/{name}"):
             self.s3.put_object(Bucket=self.bucket, Key=self.prefix + name, Body=content, ContentType="application/json")
 
     def size(self, name: str) -> int:
         """An object's size in bytes."""
-        with _s3_errors(f"{self.place}/{name}", f"{self.place}/{name}: missing"):
+        with s3_errors(f"{self.place}/{name}", f"{self.place}/{name}: missing"):
             return self.s3.head_object(Bucket=self.bucket, Key=self.prefix + name)["ContentLength"]
 
     def _former(self) -> set[str]:
         """The checksums of the version that is there now."""
-        with _s3_errors(self.place):
+        with s3_errors(self.place):
             try:
                 return set(_files_of(self._manifest()).values())
             except self.s3.exceptions.NoSuchKey:
@@ -236,7 +230,7 @@ class Bucket:
         return f"{self.prefix}files/{digest}"
 
     def _errors_at(self, name: str) -> AbstractContextManager:
-        return _s3_errors(f"{self.place}/{name}", f"{self.place}: its file {name} is missing; if a newer version has just "
+        return s3_errors(f"{self.place}/{name}", f"{self.place}: its file {name} is missing; if a newer version has just "
                                                   "replaced this one, the same command will do, else publish it again")
 
 
@@ -289,33 +283,6 @@ def _hub_errors(place: str) -> Iterator[None]:
         raise TagwrightError(f"{place}: {error} {error.__cause__ or ''}") from None
 
 
-@contextmanager
-def _s3_errors(place: str, absent: str | None = None) -> Iterator[None]:
-    """Make a TagwrightError of what boto3 raises; `absent` is its text for an object that is not there."""
-    from boto3.exceptions import Boto3Error
-    from botocore import exceptions
-
-    try:
-        yield
-    except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError) as error:
-        raise TagwrightError(f"{place}: no credentials ({error}); set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
-                             "AWS_PROFILE") from None
-    except (exceptions.ConnectionError, exceptions.HTTPClientError) as error:
-        raise TagwrightError(f"{place}: S3 cannot be reached: {error}") from None
-    except (exceptions.ClientError, exceptions.BotoCoreError, Boto3Error) as error:
-        # upload_file wraps the answer in an exception that has only its text
-        answer = error.__context__ if isinstance(error, Boto3Error) else error
-        code = answer.response["Error"]["Code"] if isinstance(answer, exceptions.ClientError) else ""
-        if code in ("404", "NoSuchKey") and absent:
-            raise TagwrightError(absent) from None
-        if code == "NoSuchBucket":
-            raise TagwrightError(f"{place}: there is no such bucket; make it first, or check AWS_ENDPOINT_URL") from None
-        if code in ("403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"):
-            raise TagwrightError(f"{place}: no access ({code}); pulling needs s3:GetObject, publishing also s3:ListBucket, "
-                                 "s3:PutObject and s3:DeleteObject") from None
-        raise TagwrightError(f"{place}: {error}") from None
-
-
 def _check_size(size: int, place: str) -> None:
     if size > MAX_MANIFEST:
         raise TagwrightError(f"{place}/{MANIFEST}: {size / 1e6:.0f} MB, which no manifest of ours has")
@@ -330,7 +297,3 @@ def _need_space(folder: Path, needed: int) -> None:
 
 def _no_model(place: str) -> TagwrightError:
     return TagwrightError(f"{place}: no Tagwright model (it has no {MANIFEST}); `tagwright publish` puts one there")
-
-
-def _bytes_bar(what: str, total: int) -> tqdm:
-    return tqdm(desc=what, total=total, unit="B", unit_scale=True, disable=None, leave=False)

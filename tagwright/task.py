@@ -1,6 +1,7 @@
 """A task is one TOML file: where the rows are, which fields hold text and labels, how to split and what to train.
 
-Handles loading, checking and finding the files that a task names. Reading the rows themselves is `dataset.py`.
+Handles loading, checking and finding the files that a task names; what lies in archives and elsewhere is brought by
+`sources.py`. Reading the rows themselves is `dataset.py`.
 """
 
 import difflib
@@ -8,13 +9,17 @@ import os
 import string
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, get_args
 
 import pydantic
 
+from tagwright import sources
 from tagwright.errors import TagwrightError
 
 ROOT = Path(__file__).resolve().parent.parent
+CATALOGUE = ROOT / "data" / "catalog.toml"
+SAMPLE = "sample"  # the place that stands for a task's embedded sample
+FileName = Annotated[str, pydantic.StringConstraints(pattern=r"^[^/\\\x00-\x1f.][^/\\\x00-\x1f]*$", max_length=200)]
 
 
 class Section(pydantic.BaseModel):
@@ -24,17 +29,34 @@ class Section(pydantic.BaseModel):
 
 
 class Source(Section):
-    """Where the raw rows are. Paths may be absolute or relative (see `Task.raw_path`). `columns` names the columns of a CSV
-    or TSV file that has no header; a first line with just these names is taken for a header all the same. `attribution` (what
-    the rows are and whose, in a sentence) and `licence` go into the model card."""
+    """Where the raw rows are: a file, or an archive and in it the `member` of this file name, in whatever folder. Paths may be
+    absolute, relative (see `Task.raw_path`) or addresses (https://, s3://). `columns` names the columns of a CSV or TSV file
+    that has no header; a first line with these names is taken for a header all the same, whatever their case, spaces and
+    underscores. `attribution` (what the rows are and whose, in a sentence) and `licence` go into the model card."""
 
-    path: str
-    test_path: str | None = None  # a published test set in a file of its own, for split.by = "file"
+    path: str = pydantic.Field(min_length=1)
+    member: FileName | None = None
+    test_path: str | None = pydantic.Field(None, min_length=1)  # a published test set's own file, for split.by = "file"
+    test_member: FileName | None = None  # the same, as a member of the archive `path`
     format: Literal["csv", "tsv", "json", "jsonl", "parquet", "fasttext"] | None = None  # None: told by the file's ending
     columns: list[str] | None = None
-    url: str | None = None  # where anyone can download it
+    catalog: str | None = None  # the entry of data/catalog.toml that says where anyone can download it
+    url: str | None = None  # the same, for what is in no catalogue
     attribution: str | None = None
     licence: str | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _one_of_two(self):
+        for first, second in (("test_path", "test_member"), ("catalog", "url")):
+            if getattr(self, first) is not None and getattr(self, second) is not None:
+                raise ValueError(f"{first} and {second} say the same in two ways: give one of them")
+        return self
+
+    @property
+    def names(self) -> list[str]:
+        """What the files of rows are called, those of the test rows last, wherever they lie."""
+        pairs = [(self.member, self.path), (self.test_member, self.test_path)]
+        return [member or Path(path).name for member, path in pairs if member or path]
 
 
 class Input(Section):
@@ -136,6 +158,17 @@ class Training(Section):
         return self.model_copy(update={key: value for key, value in usual.items() if getattr(self, key) is None})
 
 
+class Sample(Section):
+    """Rows of the same form that come with the project, a few, written for it: what `--data sample` uses instead. `training`
+    is their recipe, as the task's own may be for many rows."""
+
+    path: str
+    test_path: str | None = None
+    attribution: str
+    licence: str
+    training: Training = Training()
+
+
 class Demo(Section):
     """What the Gradio page and the closing lines of `tagwright demo` show: one table of field values per example."""
 
@@ -155,13 +188,25 @@ class Task(Section):
     split: Split = Split()
     model: Model = Model()
     training: Training = Training()
+    sample: Sample | None = None
     demo: Demo = Demo()
     file: Path = pydantic.Field(exclude=True)  # the TOML file itself
+    data: str | None = pydantic.Field(None, exclude=True)  # the place of the rows, where it is not the task's; see `with_data`
 
     @pydantic.model_validator(mode="after")
     def _test_file_agrees(self):
-        if (self.split.by == "file") != (self.source.test_path is not None):
-            raise ValueError('split.by = "file" and source.test_path go together: the task has only one of them')
+        by_file, source, sample = self.split.by == "file", self.source, self.sample
+        if by_file != (source.test_path is not None or source.test_member is not None):
+            raise ValueError('split.by = "file" and source.test_path go together (or source.test_member): the task has only '
+                             "one of them")
+        if sample is not None and by_file != (sample.test_path is not None):
+            raise ValueError('split.by = "file" and sample.test_path go together: the task has only one of them')
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _sample_has_room_for_its_name(self):
+        if self.sample is not None and len(self.name) > 48:
+            raise ValueError("name: at most 48 characters where there is a [sample], whose model is called NAME-sample")
         return self
 
     @pydantic.model_validator(mode="after")
@@ -175,8 +220,9 @@ class Task(Section):
     @pydantic.model_validator(mode="after")
     def _recipe_fits_the_kind(self):
         if self.kind == "multiclass":
+            recipes = [self.training, self.sample.training] if self.sample else [self.training]
             for key, value in (("loss", "asymmetric"), ("thresholds", "per_label")):
-                if getattr(self.training, key) == value:
+                if value in [getattr(recipe, key) for recipe in recipes]:
                     raise ValueError(f'training.{key} = "{value}" is for tasks whose kind is "multilabel"')
         return self
 
@@ -191,8 +237,8 @@ class Task(Section):
             table = tomllib.loads(file.read_text(encoding="utf8"))
         except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, a number of 5,000 digits, nested too deeply
             raise TagwrightError(f"{file}: not a readable TOML file: {error}") from None
-        if "file" in table:
-            raise TagwrightError(f"{file}: file: unknown key")
+        if ours := {"file", "data"} & set(table):  # no keys of a task file, but of what is made of it
+            raise TagwrightError(f"{file}: {ours.pop()}: unknown key")
         try:
             return cls(**table, file=file.resolve())
         except pydantic.ValidationError as error:
@@ -204,26 +250,115 @@ class Task(Section):
         """The encoders that are compared: the task's own, with which its pipeline goes on, and then its other `models`."""
         return list(dict.fromkeys([self.model.encoder, *self.models]))
 
+    def with_data(self, place: str | None) -> "Task":
+        """The task with its rows in another place: a file, an archive or a folder (relative to the current one) that holds
+        them, an address (https://, s3://), or "sample", the task's embedded sample. That one is a task of its own, called
+        NAME-sample, so that what is made of a few rows never takes the place of what is made of all. With None the task
+        itself.
+
+        Raises TagwrightError for a file or folder that is not there, or a task without a sample.
+        """
+        if place is None:
+            return self
+        if place != SAMPLE:
+            if sources.is_address(place):
+                return self.model_copy(update={"data": place})
+            path = Path(place).expanduser()
+            if not place or not os.path.exists(path):  # False too, not an error, for a name that no file system takes
+                raise TagwrightError(f"{place}: no such file or folder")
+            return self.model_copy(update={"data": str(path.absolute())})
+        if self.sample is not None:
+            source = self.sample.model_dump(exclude={"training"}) | self.source.model_dump(include={"format", "columns"})
+            return self.model_copy(update={"name": f"{self.name}-{SAMPLE}", "title": f"{self.title} (embedded sample)",
+                                           "source": Source(**source), "training": self.sample.training, "sample": None})
+        if Path(self.source.path).is_relative_to("data/sample"):
+            return self
+        raise TagwrightError(f"{self.file}: the task has no embedded sample; a table [sample] names one")
+
     def raw_path(self) -> Path:
-        """The raw file. A relative path is looked for beside the TOML file, in the project, in `data/raw` and in
-        `$TAGWRIGHT_SHARED_DATA` (default `../shared/data`), in this order."""
-        return self._find_raw(self.source.path, "source.path")
+        """The file of raw rows. A relative path is looked for beside the TOML file, in the project, in `$TAGWRIGHT_RAW`
+        (default `data/raw`) and in `$TAGWRIGHT_SHARED_DATA` (default `../shared/data`), in this order; what is in none of them
+        is downloaded from where the task says. Downloads, and what comes out of archives, are kept in `$TAGWRIGHT_RAW/<task>`.
+
+        Raises TagwrightError, naming the places and the address, where it cannot be had.
+        """
+        return self._file(0)
 
     def test_path(self) -> Path | None:
-        """The raw file of a published test set, looked for as `raw_path` is; None for a task without one."""
-        return self._find_raw(self.source.test_path, "source.test_path") if self.source.test_path is not None else None
+        """The raw file of a published test set, found as `raw_path` is; None for a task without one."""
+        return self._file(1) if self.split.by == "file" else None
 
-    def _find_raw(self, name: str, key: str) -> Path:
+    def fetch(self, force: bool = False) -> Path:
+        """Download the task's rows, or those of the address in `with_data`, into `data/raw/<task>`, unless they are there;
+        returns the file, which may be an archive. Raises TagwrightError where there is no address or it cannot be had."""
+        address, checksum = self._address()
+        if address is None:
+            raise TagwrightError(f"{self.data or self.file}: no address to download from; a task says it by source.catalog or "
+                                 "source.url")
+        return sources.fetch(address, self._raw, checksum, force)
+
+    @property
+    def _project(self) -> Path:
+        return self.file.parent.parent if self.file.parent.name == "tasks" else ROOT
+
+    @property
+    def _raw(self) -> Path:
+        return self._raw_folder / self.name
+
+    @property
+    def _raw_folder(self) -> Path:
+        return Path(os.environ.get("TAGWRIGHT_RAW", self._project / "data" / "raw"))
+
+    def _address(self) -> tuple[str | None, str | None]:
+        """Where the rows can be downloaded, and the sha256 of what is there, if known."""
+        if self.data is not None:
+            return (self.data if sources.is_address(self.data) else None), None
+        if sources.is_address(self.source.path):
+            return self.source.path, None
+        if self.source.catalog is None:
+            return self.source.url, None
+        published = sources.catalogued(CATALOGUE, self.source.catalog)
+        return published.url, published.sha256
+
+    def _file(self, index: int) -> Path:
+        """The file of raw rows (0), or that of the published test set (1)."""
+        source, names = self.source, self.source.names
+        if self.data is not None and not sources.is_address(self.data):
+            return sources.files_in(Path(self.data), names, self._raw)[index]
+        if self.data is not None or sources.is_address(source.path):
+            return sources.files_in(self.fetch(), names, self._raw)[index]
+        if source.test_path is None:
+            key, path, together = "source.path", source.path, names
+        else:  # two files, each to be found for itself
+            key, path = (("source.path", source.path), ("source.test_path", source.test_path))[index]
+            together = [names[index]]
+        if place := self._local_place(path, together):
+            return sources.files_in(place, together, self._raw)[together.index(names[index])]
+        return sources.files_in(self._fetched(key, path), names, self._raw)[index]
+
+    def _local_place(self, path: str, names: list[str]) -> Path | None:
+        """Where a path of the task's own leads; instead of an archive also to the folder that has the files out of it."""
+        places = self._places(path)
+        if self.source.member is not None:
+            places += [place.parent for place in places if all(os.path.isfile(place.parent / name) for name in names)]
+        return next((place for place in places if os.path.exists(place)), None)
+
+    def _fetched(self, key: str, path: str) -> Path:
+        """What is downloaded in place of a path that is nowhere here."""
+        looked = ", ".join(dict.fromkeys(str(place) for place in self._places(path)))
+        missing = f"{self.file}: {key}: no such file; looked for {looked}"
+        if self._address()[0] is None:
+            raise TagwrightError(missing)
+        try:
+            return self.fetch()
+        except TagwrightError as error:
+            sample = "; --data sample takes the task's embedded sample instead" if self.sample is not None else ""
+            raise TagwrightError(f"{missing}; {error}{sample}") from None
+
+    def _places(self, name: str) -> list[Path]:
         path = Path(name).expanduser()
         shared = Path(os.environ.get("TAGWRIGHT_SHARED_DATA", ROOT.parent / "shared" / "data"))
-        project = self.file.parent.parent if self.file.parent.name == "tasks" else ROOT
-        places = [self.file.parent / path, project / path, project / "data" / "raw" / path, shared / path]
-        for place in places:
-            if place.is_file():
-                return place
-        hint = f" It can be downloaded from {self.source.url}." if self.source.url else ""
-        looked = ", ".join(dict.fromkeys(str(place) for place in places))
-        raise TagwrightError(f"{self.file}: {key}: no such file; looked for {looked}.{hint}")
+        return [self.file.parent / path, self._project / path, self._raw_folder / path, shared / path]
 
 
 def _find(name: str, folder: Path) -> Path:
@@ -246,8 +381,9 @@ def _explain(fault: dict) -> str:
         return f"{where}: {fault['msg']}" if where else fault["msg"]
     section = Task
     for part in fault["loc"][:-1]:
-        section = section.model_fields[part].annotation
-    known = [name for name in section.model_fields if name != "file"]
+        annotation = section.model_fields[part].annotation
+        section = next(iter(get_args(annotation)), annotation)  # of `Sample | None` the first
+    known = [name for name in section.model_fields if name not in ("file", "data")]
     nearest = difflib.get_close_matches(fault["loc"][-1], known, n=1, cutoff=0.4)
     meant = f"did you mean {nearest[0]!r}?" if nearest else f"valid: {', '.join(known)}"
     return f"{where}: unknown key; {meant}"

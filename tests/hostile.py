@@ -339,11 +339,19 @@ SOUND = 'name = "mine"\ntitle = "Mine"\n'
 def tasks(chance: random.Random) -> Iterator[Attack]:
     paths_of_rows = ["/etc/passwd", "../../canary.txt", "~/canary.txt", "~root/x", "a/../../../canary.txt",
                      "/proc/self/environ", "/dev/zero",
-                     "..", "//etc/passwd", "/"]
+                     "..", "//etc/passwd", "/", "http://169.254.169.254/rows.csv", "https://evil.example/rows.csv",
+                     "s3://bucket/rows.csv", "file:///etc/passwd"]
     hostile = [f"{SOUND}[source]\npath = {json.dumps(path)}\n" for path in paths_of_rows]
     hostile += [f'{SOUND}[split]\nby = "file"\n[source]\npath = "a.csv"\ntest_path = {json.dumps(path)}\n'
                 for path in [*paths_of_rows, "b.csv", "data/sample/scifi.jsonl"]]
     sound = SOUND + '[source]\npath = "a.csv"\n'
+    hostile += [f"{sound}{key} = {value}\n" for key, value in [
+        ("member", '"a.csv"'), ("member", '"../a.csv"'), ("test_member", '"b.csv"'), ("url", '"http://169.254.169.254/x"'),
+        ("url", '"s3://bucket/x"'), ("data", '"sample"')]]
+    hostile += [f'{SOUND}[split]\nby = "file"\n[source]\npath = "a.csv"\ntest_member = "b.csv"\n',
+                f'data = "/etc/passwd"\n{sound}', f'data = "sample"\n{sound}']
+    hostile += [f'{sound}[sample]\npath = {json.dumps(path)}\nattribution = "a"\nlicence = "b"\n'
+                for path in [*paths_of_rows, "data/sample/scifi.jsonl"]]
     hostile += [f"{sound}[model]\nencoder = {json.dumps(name)}\n" for name in [
         "http://localhost/x", "https://evil.example/model", "/etc", "../../models/scifi", "~/x", "evil/model",
         "file:///etc/passwd",

@@ -504,6 +504,8 @@ def test_the_news_of_ag_are_cleaned_with_their_test_set(tmp_path):
     if not AG_NEWS.is_dir():
         pytest.skip(f"AG's news are not at {AG_NEWS}")
     task = Task.load("ag_news")
+    two_files = {"path": "ag_news/train_20k.csv", "member": None, "test_path": "ag_news/test.csv", "test_member": None}
+    task = task.model_copy(update={"source": task.source.model_copy(update=two_files)})
     start = time.process_time()
     record = clean(task, task.raw_path(), tmp_path / "out")
     assert time.process_time() - start < 60

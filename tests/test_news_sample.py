@@ -22,9 +22,7 @@ def card_of(path) -> str:
 
 
 def test_news_go_through_cleaning_whole_and_mended(tmp_path):
-    task = Task.load("ag_news")
-    source = task.source.model_copy(update={"path": str(NEWS / "train.csv"), "test_path": str(NEWS / "test.csv")})
-    task = task.model_copy(update={"source": source})
+    task = Task.load("ag_news").with_data("sample")
     clean(task, task.raw_path(), tmp_path)
     dataset = Dataset.load(tmp_path)
     parts = {name: getattr(dataset, name) for name in SPLITS}

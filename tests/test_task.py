@@ -185,9 +185,10 @@ def test_raw_file_is_looked_for_in_four_places_in_order(tmp_path, monkeypatch):
     assert found == sorted(found)
 
 
-def test_missing_raw_file_tells_where_to_download_it(tmp_path):
-    task = Task.load(write_task(tmp_path, "rows.csv", source={"url": "https://example.org/rows.csv"}))
-    with pytest.raises(TagwrightError, match="downloaded from https://example.org/rows.csv"):
+def test_a_missing_raw_file_that_cannot_be_downloaded_is_told_with_both_places(tmp_path, monkeypatch):
+    monkeypatch.setenv("TAGWRIGHT_RAW", str(tmp_path / "raw"))
+    task = Task.load(write_task(tmp_path, "rows.csv", source={"url": "http://127.0.0.1:9/rows.csv"}))
+    with pytest.raises(TagwrightError, match="no such file; looked for .*; http://127.0.0.1:9/rows.csv: cannot be downloaded"):
         task.raw_path()
 
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path as FilePath
 from pathlib import PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Path, Request, Response
 from fastapi.responses import FileResponse
@@ -24,6 +24,7 @@ from service.problems import Problem, described
 from service.settings import Settings
 from service.worker import ring
 from tagwright.errors import TagwrightError
+from tagwright.sources import is_address
 from tagwright.task import ROOT, Task
 
 CHUNK = 1 << 20  # bytes
@@ -75,6 +76,7 @@ class TrainSettings(BaseModel):
 class TrainRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
     task: str = Field(pattern=r"^[a-z0-9_-]{1,64}$", description="one of the service's own tasks")
+    data: Literal["sample"] | None = Field(None, description="the task's embedded sample in place of its own rows")
     settings: TrainSettings = TrainSettings()
 
 
@@ -134,10 +136,11 @@ def router(settings: Settings) -> APIRouter:
             if is_json(request):
                 wanted = await parsed(request, TrainRequest)
                 try:
-                    task = Task.load(wanted.task)
+                    task = Task.load(wanted.task).with_data(wanted.data)
                 except TagwrightError as error:
                     raise Problem(422, str(error)) from None
-                arguments = {"task": wanted.task, "settings": wanted.settings.model_dump(exclude_none=True)}
+                arguments = {"task": wanted.task, "place": wanted.data,
+                             "settings": wanted.settings.model_dump(exclude_none=True)}
             else:
                 async with form_of(request, {"task", "data"}, {"settings"}) as form:
                     task_file, data = form.get("task"), form.get("data")
@@ -262,11 +265,19 @@ def uploaded_task(path: FilePath, encoders: list[str]) -> Task:
     """
     task = Task.load(path)
     source = PurePosixPath(task.source.path)  # never opened: the rows are the uploaded ones
-    if source.is_absolute() or task.source.path.startswith("~") or ".." in source.parts:
-        raise TagwrightError("source.path: the rows are those that come with the task; name no file of this machine")
-    if task.source.test_path is not None:
-        raise TagwrightError("source.test_path: a task that comes with its rows has no other file; split.by can be stratified "
-                             "or position")
+    if source.is_absolute() or task.source.path.startswith("~") or ".." in source.parts or is_address(task.source.path):
+        raise TagwrightError("source.path: the rows are those that come with the task; name no file of this machine, and no "
+                             "address")
+    for key in ("test_path", "test_member"):
+        if getattr(task.source, key) is not None:
+            raise TagwrightError(f"source.{key}: a task that comes with its rows has no other file; split.by can be stratified "
+                                 "or position")
+    if task.source.member is not None:
+        raise TagwrightError("source.member: the rows come as a file, not in an archive")
+    if task.source.url is not None:
+        raise TagwrightError("source.url: the rows are those that come with the task; name no address")
+    if task.sample is not None:
+        raise TagwrightError("sample: the rows are those that come with the task")
     known = [*own_encoders(), *encoders]
     if unknown := [encoder for encoder in task.encoders if encoder not in known]:
         raise TagwrightError(f"model: {unknown[0][:100]!r} is none of this service's encoders: {', '.join(known)}")

@@ -17,7 +17,7 @@ from tagwright.task import Task, Training
 
 def run(folder: Path, arguments: dict, settings: Settings) -> dict:
     """Returns the fields of the job: `model`, its name in the registry, and `message`, what came of it."""
-    task = Task.load(folder / "task.toml" if "rows" in arguments else arguments["task"])
+    task = Task.load(folder / "task.toml" if "rows" in arguments else arguments["task"]).with_data(arguments.get("place"))
     task = task.model_copy(update={"training": task.training.model_copy(update=arguments["settings"])})
     raw = folder / arguments["rows"] if "rows" in arguments else task.raw_path()
     folders = Folders.of(task, folder / "work")
