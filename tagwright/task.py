@@ -38,8 +38,9 @@ class Source(Section):
 
 
 class Input(Section):
-    """Which fields make the text. A row with nothing in one of the `required` is not learnt from. `html` names those that hold HTML, `damaged_html` those whose HTML came through with its
-    ampersands, tags and line ends mangled (see `text.mend_html`); `template` joins the cleaned fields."""
+    """Which fields make the text. A row is learnt from if none of its `required` fields is empty. `html` names those that hold
+    HTML, `damaged_html` those whose HTML came through with its ampersands, tags and line ends mangled (see `text.mend_html`);
+    `template` joins the cleaned fields."""
 
     fields: list[str] = ["title", "body"]
     required: list[str] = []
