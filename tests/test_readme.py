@@ -6,7 +6,18 @@ import subprocess
 
 import pytest
 
-from benchmarks import ablation, collection, compression, hues, new_labels, pipeline, quality, service, tagging, training_profile
+from benchmarks import (
+    ablation,
+    collection,
+    compression,
+    hues,
+    new_labels,
+    pipeline,
+    quality,
+    service,
+    tagging,
+    training_profile,
+)
 from tagwright.dataset import clean
 from tagwright.task import ROOT, Task
 
