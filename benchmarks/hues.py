@@ -96,8 +96,8 @@ def render(results: dict) -> str:
         reached = ", ".join(f"{check['system']} {'yes' if check['met'] else 'no'}" for check in books["bars"])
         lines += ["", f"At least {100 * BAR:.0f} points of macro-F1 above {BASELINE}: {reached}."]
     lines += ["", f"Mean ± standard deviation of {len(SEEDS)} seeds on {results['machine']}, {THREADS} threads; {BASELINE} "
-                  "gives the same with each. Settings were chosen on validation rows, and so were thresholds, by the micro-F1 of "
-                  "the labels. Macro-F1 of colours is over those that a test row has."]
+                  "gives the same with each. Settings were chosen on validation rows, and so were thresholds, by the labels' "
+                  "micro-F1. Macro-F1 of colours is over those that a test row has."]
     if missing := [part for part in SYSTEMS if part not in parts]:
         lines[-1] += f" Not measured yet: {', '.join(missing)}."
     return "\n".join(lines)

@@ -641,7 +641,8 @@ def test_rows_without_a_colour_are_no_rows_where_colours_are_the_labels(tmp_path
 
 def test_a_row_without_a_required_field_has_no_text(tmp_path):
     rows = [{"title": row["text"], "body": "<p>a body</p>", "tags": row["tags"]} for row in make_rows(20)]
-    rows += [{"title": "no body", "body": body, "tags": ["a"]} for body in (None, " ", "<p> &nbsp;</p>")]
+    rows += [{"title": f"no body {number}", "body": body, "tags": ["a"]}
+             for number, body in enumerate((None, " ", "<p> &nbsp;</p>"))]
     fields = {"fields": ["title", "body"], "template": "{title} {body}", "html": ["body"]}
     assert len(everything(clean_rows(tmp_path, rows, input=fields))) == 23
     assert len(everything(clean_rows(tmp_path, rows, input=fields | {"required": ["body"]}))) == 20
@@ -656,8 +657,11 @@ def test_thousands_of_raw_genres_take_seconds(tmp_path):
     start = time.process_time()
     data = clean_rows(tmp_path, rows, labels={"format": "paths", "most_telling": 10, "min_rows": 8, "hues": "mapped"})
     assert time.process_time() - start < 30
-    assert max(map(len, everything(data)["labels"])) == 10
-    assert len(data.labels) == 600
+    found = everything(data)["labels"]
+    assert max(map(len, found)) == 10
+    assert min(Counter(label for labels in found for label in labels).values()) >= 8
+    assert data.record["labels"]["kept"] + data.record["labels"]["rare"] == 600
+    assert data.record["labels"]["kept"] > 500  # almost every row has ten that tell more than the commonest
 
 
 def test_real_books_have_one_category_each_in_one_spelling(tmp_path):
