@@ -15,7 +15,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 TORCH := $(shell sed -n 's/^torch==/torch==/p' requirements.txt)
 BIN := .venv/bin
 
-.PHONY: help setup demo serve gradio space browser test test-long system lint notebooks bench bench-quality bench-ablation bench-compression bench-tagging bench-service bench-new-labels bench-profile bench-gpu bench-collect standin clean
+.PHONY: help setup demo serve gradio space browser test test-long system lint notebooks bench bench-quality bench-ablation bench-compression bench-tagging bench-service bench-new-labels bench-hues bench-profile bench-gpu bench-collect standin clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -97,6 +97,9 @@ bench-compression: setup  ## measure fp32, int8 and q4 of the finished models of
 
 bench-new-labels: setup  ## measure labels of cooking that were hidden from training and added by name
 	PYTHONPATH=. $(BIN)/python benchmarks/new_labels.py
+
+bench-hues: setup  ## measure colours by genre and colours predicted, and 5,000 real books: an hour or two, kept run by run
+	PYTHONPATH=. $(BIN)/python benchmarks/hues.py
 
 bench-tagging: setup  ## measure tagging of 10,000 to 1,000,000 titles beside the transformers pipeline
 	PYTHONPATH=. $(BIN)/python benchmarks/tagging.py

@@ -7,6 +7,7 @@ benchmark can be killed at any moment: the next time it makes only what is missi
 import dataclasses
 import hashlib
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -17,7 +18,9 @@ from fastai.callback.core import Callback
 from iterstrat.ml_stratifiers import MultilabelStratifiedKFold, MultilabelStratifiedShuffleSplit
 
 from tagwright import metrics
-from tagwright.dataset import Dataset, clean
+from tagwright.dataset import SPLITS, Dataset, clean
+from tagwright.errors import TagwrightError
+from tagwright.hues import MAP
 from tagwright.stage import RECORD, Stage, release_memory, write_json
 from tagwright.task import ROOT, Task
 from tagwright.thresholds import choose_thresholds
@@ -70,26 +73,39 @@ def measured_task(name: str) -> Task:
     return with_tables(task, {"source": SOURCES[name]}) if name in SOURCES else task
 
 
-def data_folders(task: Task, folds: int | None, work: Path) -> list[Path]:
-    """The task's cleaned data set as a list of one folder, or, for cross-validation, one folder for each fold."""
+def data_folders(task: Task, folds: int | None, work: Path, like: list[Path] | None = None) -> list[Path]:
+    """The task's cleaned data set as a list of one folder, or, for cross-validation, one folder for each fold. `like` are folds
+    of the same rows under other labels: those made here then have the very same rows in each part."""
     whole = work / task.name / "dataset"
     clean(task, task.raw_path(), whole)
     if folds is None:
         return [whole]
     dataset = Dataset.load(whole, task.name)
     rows = pd.concat([dataset.train, dataset.validation, dataset.test], ignore_index=True)
+    if like:
+        return [_write_fold(dataset.labels, rows, _parts_like(folder, rows), whole.with_name(folder.name)) for folder in like]
     targets = dataset.targets(rows)
     splitter = MultilabelStratifiedKFold(folds, shuffle=True, random_state=task.split.seed)
-    return [_write_fold(task, dataset.labels, rows, targets, rest, test, whole.with_name(f"fold{number}"))
+    return [_write_fold(dataset.labels, rows, _parts(task, targets, rest, test), whole.with_name(f"fold{number}"))
             for number, (rest, test) in enumerate(splitter.split(targets, targets), 1)]
 
 
-def _write_fold(task: Task, labels: list[str], rows: pd.DataFrame, targets: np.ndarray, rest: np.ndarray, test: np.ndarray,
-                folder: Path) -> Path:
-    """A data set in the form that `clean` writes; its validation rows are taken from `rest`."""
+def _parts(task: Task, targets: np.ndarray, rest: np.ndarray, test: np.ndarray) -> dict[str, np.ndarray]:
+    """Which rows are in which part; the validation rows are taken from `rest`."""
     shuffle = MultilabelStratifiedShuffleSplit(1, test_size=task.split.validation, random_state=task.split.seed)
     train, validation = next(shuffle.split(targets[rest], targets[rest]))
-    parts = {"train": rest[train], "validation": rest[validation], "test": test}
+    return {"train": rest[train], "validation": rest[validation], "test": test}
+
+
+def _parts_like(folder: Path, rows: pd.DataFrame) -> dict[str, np.ndarray]:
+    lines = {name: pd.read_parquet(folder / f"{name}.parquet")["line"] for name in SPLITS}
+    if set(pd.concat(lines.values())) != set(rows["line"]):
+        raise TagwrightError(f"{folder} holds other rows than the data set that is to be divided like it")
+    return {name: np.flatnonzero(rows["line"].isin(part)) for name, part in lines.items()}
+
+
+def _write_fold(labels: list[str], rows: pd.DataFrame, parts: dict[str, np.ndarray], folder: Path) -> Path:
+    """A data set in the form that `clean` writes."""
     settings = {name: part.tolist() for name, part in parts.items()}
     stage = Stage("fold", folder, [folder.with_name("dataset")], settings)
     if stage.unchanged():
@@ -98,6 +114,8 @@ def _write_fold(task: Task, labels: list[str], rows: pd.DataFrame, targets: np.n
         for name, part in parts.items():
             rows.iloc[np.sort(part)].to_parquet(partial / f"{name}.parquet", index=False)
         write_json(partial / "labels.json", labels)
+        if (folder.with_name("dataset") / MAP).is_file():
+            shutil.copyfile(folder.with_name("dataset") / MAP, partial / MAP)
         stage.record |= {"rows": {name: len(part) for name, part in parts.items()}}
     return folder
 

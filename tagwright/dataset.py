@@ -3,6 +3,10 @@
 `clean()` writes `train.parquet`, `validation.parquet`, `test.parquet` (columns `line`, `text`, `labels`),
 `labels.json`, `rejected.jsonl` and `run.json`; `Dataset.load()` reads them back. Where a task has a test file of its
 own, the `line` of a test row is one of that file, and that of any other row one of the main file.
+
+Where the labels stand for colours (`labels.hues`) it also writes the map, `hues.json`, and the column `hues`: the colours of
+all of a row's genres, too rare ones included, which is the truth that predicted genres and predicted colours are both judged
+by. For the same reason rows are chosen and split by their genres even where the colours then take the genres' place.
 """
 
 import csv
@@ -22,11 +26,12 @@ import pyarrow.parquet as pq
 from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit
 from tqdm.auto import tqdm
 
+from tagwright import hues
 from tagwright.errors import TagwrightError
 from tagwright.rows import MAX_CELL
 from tagwright.stage import Stage, read_record, write_json
 from tagwright.task import Task
-from tagwright.text import parse_labels, text_of
+from tagwright.text import parse_labels, plain, text_of
 
 SPLITS = ("train", "validation", "test")
 FORMATS = {".csv": "csv", ".tsv": "tsv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet",
@@ -47,11 +52,13 @@ class Row:
     labels: list[str] = field(default_factory=list)
     file: str = ""
     is_test: bool = False
+    hues: list[str] | None = None  # None: the task has to do with no colours
 
 
 @dataclass
 class Dataset:
-    """A cleaned data set. Each split is a data frame with columns `line`, `text`, `labels` (a list)."""
+    """A cleaned data set. Each split is a data frame with columns `line`, `text`, `labels` (a list), and `hues` (a list) where
+    the task is about colours."""
 
     labels: list[str]
     train: pd.DataFrame
@@ -87,7 +94,8 @@ def clean(task: Task, raw_path: Path, out_dir: Path, force: bool = False) -> dic
     """
     test_path = task.test_path()
     settings = task.model_dump(include={"name", "kind", "source", "input", "labels", "split"})
-    stage = Stage("clean", out_dir, [raw_path, test_path] if test_path else [raw_path], settings)
+    inputs = [raw_path, *([test_path] if test_path else []), *([hues.TABLE] if _reads_table(task) else [])]
+    stage = Stage("clean", out_dir, inputs, settings)
     if not force and (record := stage.unchanged()):
         return record
     rejects = Rejects()
@@ -102,24 +110,29 @@ def clean(task: Task, raw_path: Path, out_dir: Path, force: bool = False) -> dic
         row.is_test = True
     read = len(rows) + len(rejects.entries)
     rows = merge_duplicates(rows, task.split.near_duplicate, rejects, unite=task.kind == "multilabel")
-    labels, rare = _frequent_labels(task, rows)
+    reasons = _read_genres(task, rows) if _reads_table(task) else {}
+    labels, rare = _choose_labels(task, rows)
     rows = [row for row in rows if _keep_frequent(row, labels, rejects)]
     if len(rows) < MIN_ROWS:
         raise TagwrightError(f"{raw_path}: only {len(rows)} of {read} rows are left after cleaning ({rejects.summary()}); "
                              "too few to train on")
     _check_labels(raw_path, list(labels))
     splits = _split(task, raw_path, rows, labels)
+    if task.labels.hues == "predicted":
+        rare = _put_hues_for_genres(task, splits, rejects)
+        _check_parts(raw_path, splits, rejects)
     learnable = Counter(label for split in ("train", "validation") for row in splits[split] for label in row.labels)
     labels = sorted(learnable, key=lambda label: (-learnable[label], label))
     _check_labels(raw_path, labels)
     unseen = _drop_unseen_labels(splits, learnable, rejects)
-    if not splits["test"]:
-        raise TagwrightError(f"{raw_path}: no test row is left after cleaning ({rejects.summary()})")
+    _check_parts(raw_path, splits, rejects)
 
     with stage.writing() as folder:
         for name, part in splits.items():
             _write_parquet(folder / f"{name}.parquet", part)
         write_json(folder / "labels.json", labels)
+        if task.labels.hues:
+            hues.save_map(reasons, folder / hues.MAP)
         with (folder / "rejected.jsonl").open("w", encoding="utf8") as file:
             for entry in sorted(rejects.entries, key=lambda entry: (entry["file"], entry["line"])):
                 file.write(_json_line(entry) + "\n")
@@ -310,11 +323,17 @@ def _prepare(task: Task, row: Row, rejects: Rejects) -> bool:
     if not row.text:
         rejects.add(row, "no text")
         return False
+    for name in task.input.required:
+        if not plain(row.raw.get(name), name in task.input.html, name in task.input.damaged_html):
+            rejects.add(row, "no text", f"{name} is empty")
+            return False
     try:
         row.labels = parse_labels(row.raw.get(task.labels.field), task.labels.format)
     except ValueError as error:
         rejects.add(row, "unreadable labels", f"{task.labels.field}: {error}")
         return False
+    if task.labels.format == "paths":
+        row.labels = list(dict.fromkeys(genre for path in row.labels for genre in hues.genre_parts(path)))
     if not row.labels:
         rejects.add(row, "no labels")
         return False
@@ -374,11 +393,68 @@ def _shingles(text: str) -> set[int]:
     return {hash(tuple(words[start : start + 3])) for start in range(max(1, len(words) - 2))}
 
 
+# --- genres and colours ------------------------------------------------------------------------------------------
+
+
+def _reads_table(task: Task) -> bool:
+    return task.labels.hues is not None or task.labels.format == "paths"
+
+
+def _read_genres(task: Task, rows: list[Row]) -> dict[str, hues.Reason]:
+    """Give each row its `hues`, where the task is about them, and take what says too little from its labels. Returns the map of
+    hues."""
+    table = hues.read_table()
+    reasons = hues.build_map((genre for row in rows for genre in row.labels), _embed, table) if task.labels.hues else {}
+    vague = {genre for genre, reason in table.items() if not reason.hues} if task.labels.format == "paths" else set()
+    for row in rows:
+        if task.labels.hues:
+            row.hues = list(hues.hues_of(row.labels, reasons))
+        row.labels = [genre for genre in row.labels if genre not in vague] or row.labels
+    return reasons
+
+
+def _embed(names: list[str]) -> np.ndarray:
+    from tagwright.model import embed_names  # here: torch takes seconds to import, and few tasks have genres to embed
+
+    return embed_names(hues.ENCODER, names)
+
+
+def _put_hues_for_genres(task: Task, splits: dict[str, list[Row]], rejects: Rejects) -> set[str]:
+    """Make each row's hues its labels, but for those too rare to learn, which are returned."""
+    rows = [row for part in splits.values() for row in part]
+    for row in rows:
+        row.labels = list(row.hues)
+    frequent, rare = _frequent_labels(task, [row.labels for row in rows])
+    for name, part in splits.items():
+        splits[name] = [row for row in part if _keep_frequent(row, frequent, rejects, "no hues")]
+    return rare
+
+
 # --- labels and splits -------------------------------------------------------------------------------------------
 
 
-def _frequent_labels(task: Task, rows: list[Row]) -> tuple[set[str], set[str]]:
+def _choose_labels(task: Task, rows: list[Row]) -> tuple[set[str], set[str]]:
+    """The labels that are frequent enough to learn, and the others; each row is left its most telling ones."""
+    labels, rare = _frequent_labels(task, [row.labels for row in rows])
+    if task.labels.most_telling is None:
+        return labels, rare
     counts = Counter(label for row in rows for label in row.labels)
+    while True:
+        chosen = [sorted(labels.intersection(row.labels), key=lambda label: (counts[label], label))[: task.labels.most_telling]
+                  for row in rows]
+        frequent, _ = _frequent_labels(task, chosen)
+        if frequent == labels:
+            break
+        rare |= labels - frequent  # most rows that had them have more telling ones; without them the choice is another
+        labels = frequent
+    for row, telling in zip(rows, chosen, strict=True):
+        row.labels = [label for label in row.labels if label in telling]
+    return labels, rare
+
+
+def _frequent_labels(task: Task, rows: list[list[str]]) -> tuple[set[str], set[str]]:
+    """Of the rows' labels those that enough rows have, and the others."""
+    counts = Counter(label for labels in rows for label in labels)
     least = max(task.labels.min_rows, task.labels.min_share * len(rows))
     frequent = {label for label, count in counts.items() if count >= least}
     return frequent, set(counts) - frequent
@@ -389,11 +465,16 @@ def _check_labels(path: Path, labels: list[str]) -> None:
         raise TagwrightError(f"{path}: only one label, {labels[0]!r}, is left after cleaning: nothing to tell apart")
 
 
-def _keep_frequent(row: Row, labels: set[str], rejects: Rejects) -> bool:
+def _keep_frequent(row: Row, labels: set[str], rejects: Rejects, reason: str = "only rare labels") -> bool:
     row.labels = [label for label in row.labels if label in labels]
     if not row.labels:
-        rejects.add(row, "only rare labels")
+        rejects.add(row, reason)
     return bool(row.labels)
+
+
+def _check_parts(path: Path, splits: dict[str, list[Row]], rejects: Rejects) -> None:
+    if empty := next((name for name, part in splits.items() if not part), None):
+        raise TagwrightError(f"{path}: no {empty} row is left after cleaning ({rejects.summary()})")
 
 
 def _position_test_rows(task: Task, path: Path, rows: list[Row]) -> list[Row]:
@@ -438,6 +519,9 @@ def _drop_unseen_labels(splits: dict[str, list[Row]], learnable: Counter, reject
 def _write_parquet(path: Path, rows: list[Row]) -> None:
     schema = pa.schema({"line": pa.int64(), "text": pa.string(), "labels": pa.list_(pa.string())})
     columns = {"line": [row.line for row in rows], "text": [row.text for row in rows], "labels": [row.labels for row in rows]}
+    if any(row.hues is not None for row in rows):
+        schema = schema.append(pa.field("hues", pa.list_(pa.string())))
+        columns["hues"] = [row.hues for row in rows]
     pq.write_table(pa.table(columns, schema=schema), path)
 
 

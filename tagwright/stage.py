@@ -28,7 +28,7 @@ RECORD = "run.json"
 # Modules that compute nothing a stage writes.
 NO_STAGE = {"cli.py", "pipeline.py", "plots.py", "tuning.py",
             "store.py", "stackexchange.py", "bookshop.py", "markup.py", "pages.py", "book_pages.py", "browser.py", "crawler.py",
-            "collecting.py", "merging.py", "export.py", "bulk.py", "cluster.py", "hues.py", "places.py", "publishing.py",
+            "collecting.py", "merging.py", "export.py", "bulk.py", "cluster.py", "places.py", "publishing.py",
             "remote.py", "sources.py"}
 PACKAGES = ["torch", "transformers", "tokenizers", "fastai", "ohmeow-blurr", "onnx", "onnxruntime", "scikit-learn", "numpy"]
 

@@ -60,10 +60,12 @@ class Source(Section):
 
 
 class Input(Section):
-    """Which fields make the text. `html` names those that hold HTML, `damaged_html` those whose HTML came through with its
-    ampersands, tags and line ends mangled (see `text.mend_html`); `template` joins the cleaned fields."""
+    """Which fields make the text. A row is learnt from if none of its `required` fields is empty. `html` names those that hold
+    HTML, `damaged_html` those whose HTML came through with its ampersands, tags and line ends mangled (see `text.mend_html`);
+    `template` joins the cleaned fields."""
 
     fields: list[str] = ["title", "body"]
+    required: list[str] = []
     html: list[str] = []
     damaged_html: list[str] = []
     template: str = "{title}\n\n{body}"
@@ -78,7 +80,7 @@ class Input(Section):
             raise ValueError("fields names one twice")
         if sorted(named) != sorted(self.fields):
             raise ValueError(f"template names the fields {named}, fields lists {self.fields}: they must be the same")
-        for key, names in (("html", self.html), ("damaged_html", self.damaged_html)):
+        for key, names in (("required", self.required), ("html", self.html), ("damaged_html", self.damaged_html)):
             if extra := set(names) - set(self.fields):
                 raise ValueError(f"{key} names {sorted(extra)}, which fields does not list")
         if both := set(self.html) & set(self.damaged_html):
@@ -88,13 +90,24 @@ class Input(Section):
 
 class Labels(Section):
     """The label field, how its cells are written, and when a label is too rare to learn. `names` translates raw labels
-    (class numbers, say) to names; a label that it lacks makes a row unusable."""
+    (class numbers, say) to names; a label that it lacks makes a row unusable.
+
+    The format "paths" is that of books' genres: each part of a path, `Fiction » Romance » Historical`, is a label. Parts that
+    data/hues.toml gives no colour ("fiction", "general") go where the row has others: they say too little, and as labels of
+    two thirds of the rows they would make every score look better than it is. Of a row's labels `most_telling` stay at most:
+    of those that are frequent enough the ones that the fewest rows have.
+
+    `hues`: the labels are genres and stand for colours of a cover ("mapped": a text's colours are those of its predicted
+    genres), or the colours take the genres' place as labels ("predicted"). See `hues.py` for the map, and `dataset.py` for how
+    the two are kept comparable."""
 
     field: str = "tags"
     names: dict[str, str] = {}
-    format: Literal["auto", "json", "python", "angle", "pipe", "comma", "space", "single"] = "auto"
+    format: Literal["auto", "json", "python", "angle", "pipe", "comma", "space", "single", "paths"] = "auto"
     min_share: float = pydantic.Field(0.0, ge=0, le=1)  # share of the kept rows
     min_rows: int = pydantic.Field(1, ge=1, lt=2**63)
+    most_telling: int | None = pydantic.Field(None, ge=1, lt=2**63)
+    hues: Literal["mapped", "predicted"] | None = None
 
 
 class Split(Section):
@@ -224,6 +237,8 @@ class Task(Section):
             for key, value in (("loss", "asymmetric"), ("thresholds", "per_label")):
                 if value in [getattr(recipe, key) for recipe in recipes]:
                     raise ValueError(f'training.{key} = "{value}" is for tasks whose kind is "multilabel"')
+            if self.labels.hues == "predicted":
+                raise ValueError('labels.hues = "predicted" is for tasks whose kind is "multilabel": a cover has many colours')
         return self
 
     @classmethod

@@ -125,8 +125,9 @@ def plain(value, html: bool = False, damaged_html: bool = False) -> str:
 def parse_labels(cell, form: str = "auto") -> list[str]:
     """The labels in one cell, in order, each once. None and blank cells give [].
 
-    `form` is one of json, python, angle (`<a><b>`), pipe (`a|b`), comma, space, single, or auto, which decides by the
-    first character and the separators present. Raises ValueError for a cell that is no label list of that form.
+    `form` is one of json, python, angle (`<a><b>`), pipe (`a|b`), comma, space, single, paths (`Fiction » Horror; Poetry`,
+    or a list in JSON, as `export` writes it to CSV), or auto, which decides by the first character and the separators present.
+    Raises ValueError for a cell that is no label list of that form.
 
     >>> parse_labels("<time-travel><robots>"), parse_labels("['a', 'b']"), parse_labels("|a|b|")
     (['time-travel', 'robots'], ['a', 'b'], ['a', 'b'])
@@ -152,7 +153,7 @@ def _split_labels(cell: str, form: str):
         raise ValueError(f"{len(cell)} characters are too many for a label list")
     if form == "auto":
         form = _guess_form(cell)
-    if form == "json":
+    if form == "json" or (form == "paths" and cell[0] == "["):
         return _json(cell)
     if form == "python":
         return _python_literal(cell)
@@ -162,7 +163,7 @@ def _split_labels(cell: str, form: str):
         return re.findall(r"<([^<>]+)>", cell)
     if form == "single":
         return [cell]
-    return cell.split({"pipe": "|", "comma": ",", "space": None}[form])
+    return cell.split({"pipe": "|", "comma": ",", "space": None, "paths": ";"}[form])
 
 
 def _guess_form(cell: str) -> str:

@@ -8,6 +8,7 @@ validation micro-F1 (multiclass: accuracy) is the one kept.
 
 import contextlib
 import math
+import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
@@ -27,7 +28,7 @@ from fastai.torch_core import num_distrib, rank_distrib, set_seed
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from tagwright import metrics
+from tagwright import hues, metrics
 from tagwright.batches import by_length, dataloaders, token_counts
 from tagwright.blurr_compat import BaseModelCallback, BaseModelWrapper
 from tagwright.bundle import Manifest, write_bundle
@@ -103,7 +104,8 @@ def peak_rates(recipe: Training, groups: int) -> list[float]:
 def train(task: Task, data_dir: Path, out_dir: Path, force: bool = False, bar: bool = True, resume: bool = False,
           callbacks: Sequence[Callback] = ()) -> dict:
     """The training stage: fine-tune on a cleaned data set, choose the threshold(s) on its validation rows, write the model
-    folder (`model.safetensors`, `config.json`, `tokenizer.json`, `tagwright.json`, `README.md`); returns the run record.
+    folder (`model.safetensors`, `config.json`, `tokenizer.json`, `tagwright.json`, `README.md`, and the data set's `hues.json`
+    where it has one); returns the run record.
 
     An interrupted training with the same inputs, settings and code goes on after its last whole epoch, unless `force`;
     `resume` insists on that. Under `accelerate launch` the processes divide each batch among them; the first one writes.
@@ -114,7 +116,7 @@ def train(task: Task, data_dir: Path, out_dir: Path, force: bool = False, bar: b
         raise TagwrightError("--force starts anew and --resume goes on: give only one of them")
     dataset = Dataset.load(data_dir, task.name)
     settings = task.model_dump(include={"title": True, "kind": True, "input": True, "model": True, "training": True,
-                                        "demo": True, "source": {"attribution", "licence"}})
+                                        "demo": True, "source": {"attribution", "licence"}, "labels": {"hues"}})
     encoder = Path(task.model.encoder)
     stage = Stage("train", out_dir, [data_dir, encoder] if encoder.is_dir() else [data_dir], settings)
     checkpoint = Checkpoint(out_dir, stage.made_of)
@@ -145,10 +147,12 @@ def train(task: Task, data_dir: Path, out_dir: Path, force: bool = False, bar: b
         with stage.writing() as folder:
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
+            if task.labels.hues:
+                shutil.copyfile(data_dir / hues.MAP, folder / hues.MAP)
             write_bundle(folder, Manifest(
                 task=task.name, title=task.title, kind=task.kind, labels=dataset.labels,
                 thresholds=thresholds.tolist(), fields=task.input.fields, template=task.input.template,
-                html=task.input.html, damaged_html=task.input.damaged_html,
+                html=task.input.html, damaged_html=task.input.damaged_html, hues=task.labels.hues,
                 max_length=task.model.max_length, pad_id=tokenizer.pad_token_id, encoder=task.model.encoder,
                 examples=task.demo.examples, attribution=task.source.attribution, licence=task.source.licence,
                 metrics={"validation": validation}, versions=package_versions(),

@@ -5,6 +5,7 @@ import json
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from conftest import ROOT, write_jsonl, write_task
 import tagwright.dataset
 from tagwright.dataset import SPLITS, Dataset, clean
 from tagwright.errors import TagwrightError
+from tagwright.hues import load_map
 from tagwright.stage import sha256
 from tagwright.task import Task
 
@@ -27,6 +29,7 @@ VOCABULARY = [f"word{number}" for number in range(2000)]
 SHARED = Path(os.environ.get("TAGWRIGHT_SHARED_DATA", ROOT.parent / "shared" / "data"))
 COOKING = SHARED / "cooking" / "cooking.stackexchange.txt"
 AG_NEWS = SHARED / "ag_news"
+BOOKS = SHARED / "books" / "books_with_categories.csv"
 
 
 def make_rows(count: int, labels=("a", "b"), words: int = 12, seed: int = 0) -> list[dict]:
@@ -524,6 +527,160 @@ def test_the_news_of_ag_are_cleaned_with_their_test_set(tmp_path):
     assert data.test["text"][1].startswith("The Race is On: Second Private Team Sets Launch Date for Human Spaceflight "
                                            "(SPACE.com). SPACE.com - TORONTO, Canada -- A second team of rocketeers "
                                            "competing for the $10 million Ansari X Prize")
+
+
+# --- genres and colours ------------------------------------------------------------------------------------------
+
+
+def paths_of(rows: list[dict], paths) -> list[dict]:
+    return [row | {"tags": path} for row, path in zip(rows, paths, strict=True)]
+
+
+def labels_by_line(data: Dataset) -> dict[int, list[str]]:
+    found = everything(data)
+    return {line: list(labels) for line, labels in zip(found["line"], found["labels"], strict=True)}
+
+
+def test_each_part_of_a_genre_path_is_a_label_but_for_those_that_say_too_little(tmp_path):
+    paths = [["Fiction » Romance » Historical", "Fiction » General"], "fiction»ROMANCE »  historical ; Fiction » general",
+             ["Cooking, Food, Wine, Spirits » Baking"], "Nonfiction » Children's  books", ["Fiction » General"], "Nonfiction"]
+    data = clean_rows(tmp_path, paths_of(make_rows(60), paths * 10), labels={"format": "paths"})
+    found = labels_by_line(data)
+    assert [found[line] for line in range(1, 7)] == [
+        ["romance", "historical"], ["romance", "historical"], ["cooking, food, wine, spirits", "baking"], ["children’s books"],
+        ["fiction", "general"], ["nonfiction"]]  # the last two rows have nothing better
+    assert "hues" not in data.train
+    assert not (tmp_path / "out" / "hues.json").exists()
+
+
+def test_of_many_labels_those_stay_that_tell_most_and_can_be_learnt(tmp_path):
+    """`broad` is on 60 rows, `middle` on 40, `narrow` on 20, `small` on 20 as well, `rare` on 2."""
+    tags = [["broad", *["middle"] * (number < 40), *["narrow"] * (number < 20), *["small"] * (number < 20),
+             *["rare"] * (number < 2)] for number in range(60)]
+    data = clean_rows(tmp_path, paths_of(make_rows(60), tags), labels={"min_rows": 5, "most_telling": 2})
+    found = labels_by_line(data)
+    assert found[1] == found[20] == ["narrow", "small"]  # whatever the order in the list, and not `rare`
+    assert found[21] == ["broad", "middle"]
+    assert found[60] == ["broad"]
+    data = clean_rows(tmp_path, paths_of(make_rows(60), tags), labels={"min_rows": 5, "most_telling": 1})
+    found = labels_by_line(data)
+    assert (found[1], found[21], found[60]) == (["narrow"], ["middle"], ["broad"])  # a tie goes by the name
+    assert data.record["labels"] == data.record["labels"] | {"kept": 3, "rare": 2}  # and `small`, which no row is left with
+
+
+def test_a_label_that_more_telling_ones_leave_too_few_rows_makes_room_for_the_next(tmp_path):
+    """Of 20 rows with `b`, 18 have `a` as well, which tells more; 2 are too few to learn `b`, so that they go by `c`."""
+    tags = [["a", "b"]] * 18 + [["b", "c"]] * 2 + [["c"]] * 40
+    data = clean_rows(tmp_path, paths_of(make_rows(60), tags), labels={"min_rows": 5, "most_telling": 1})
+    found = labels_by_line(data)
+    assert (found[1], found[19], found[60]) == (["a"], ["c"], ["c"])
+    assert set(data.labels) == {"a", "c"}
+
+
+WAYS = ("mapped", "predicted")
+SAMPLE_ROWS = {80: "duplicate", 119: "duplicate", 140: "near duplicate", 144: "near duplicate", 79: "no text", 120: "no labels"}
+
+
+@pytest.fixture(scope="module", params=WAYS)
+def book_hues(request, tmp_path_factory) -> tuple[str, Path]:
+    """The way, and the shipped task's data set made that way."""
+    return request.param, clean_blurbs(tmp_path_factory.mktemp(request.param), request.param)
+
+
+def clean_blurbs(folder: Path, way: str) -> Path:
+    task = Task.load("book_hues")
+    task = task.model_copy(update={"labels": task.labels.model_copy(update={"hues": way})})
+    clean(task, task.raw_path(), folder)
+    return folder
+
+
+def test_the_blurbs_of_the_sample_come_out_as_their_card_says(book_hues):
+    way, folder = book_hues
+    data = Dataset.load(folder)
+    assert {line: reason for line, (reason, _) in rejected(folder).items()} == SAMPLE_ROWS
+    assert len(everything(data)) == 144
+    assert all(data.train["text"].str.count("<|&[a-z]+;") == 0)
+    labels = labels_by_line(data)
+    if way == "mapped":
+        assert labels[138] == ["romance", "historical", "horror"]  # "fiction»romance »  Historical » regency", regency is rare
+        assert labels[65] == ["historical", "fantasy"]  # one text, with ";" between
+        assert labels[137] == ["thriller & suspense", "mystery & detective"]  # its last path is cut off
+        assert not {"fiction", "nonfiction", "general", "by region", "police proc"} & set(data.labels)
+    else:
+        assert len(data.labels) == 52
+        assert "darkolivegreen" not in data.labels  # on fewer than eight books
+
+
+def test_both_ways_have_the_same_rows_in_each_part_and_the_same_truth(book_hues, tmp_path):
+    way, folder = book_hues
+    mine = Dataset.load(folder)
+    other = Dataset.load(clean_blurbs(tmp_path / "other", WAYS[1 - WAYS.index(way)]))
+    for split in SPLITS:
+        one, two = getattr(mine, split), getattr(other, split)
+        assert list(one["line"]) == list(two["line"])
+        assert [list(row) for row in one["hues"]] == [list(row) for row in two["hues"]]
+    assert (folder / "hues.json").read_bytes() == (tmp_path / "other" / "hues.json").read_bytes()
+
+
+def test_the_truth_is_the_colours_of_all_genres_the_rare_ones_too(book_hues):
+    _, folder = book_hues
+    reasons = load_map(folder / "hues.json")
+    row = everything(Dataset.load(folder)).set_index("line").loc[138]
+    expected = [hue for genre in ("romance", "historical", "regency", "horror", "ghost") for hue in reasons[genre].hues]
+    assert list(row["hues"]) == list(dict.fromkeys(expected))
+
+
+def test_rows_without_a_colour_are_no_rows_where_colours_are_the_labels(tmp_path):
+    paths = ["Fiction » Horror", "Poetry", "Fiction » General"] * 20
+    data = clean_rows(tmp_path, paths_of(make_rows(60), paths), labels={"format": "paths", "hues": "predicted"})
+    assert len(everything(data)) == 40
+    assert set(rejected(tmp_path / "out").values()) == {("no hues", "")}
+    assert all(set(labels) == set(found) for labels, found in zip(data.test["labels"], data.test["hues"], strict=True))
+    raw = write_jsonl(tmp_path / "none.jsonl", paths_of(make_rows(60), ["Fiction » General"] * 60))
+    shutil.rmtree(tmp_path / "out")
+    assert "no train row is left after cleaning (60 × no hues)" in refusal(raw, labels={"format": "paths", "hues": "predicted"})
+
+
+def test_a_row_without_a_required_field_has_no_text(tmp_path):
+    rows = [{"title": row["text"], "body": "<p>a body</p>", "tags": row["tags"]} for row in make_rows(20)]
+    rows += [{"title": f"no body {number}", "body": body, "tags": ["a"]}
+             for number, body in enumerate((None, " ", "<p> &nbsp;</p>"))]
+    fields = {"fields": ["title", "body"], "template": "{title} {body}", "html": ["body"]}
+    assert len(everything(clean_rows(tmp_path, rows, input=fields))) == 23
+    assert len(everything(clean_rows(tmp_path, rows, input=fields | {"required": ["body"]}))) == 20
+    assert rejected(tmp_path / "out") == {line: ("no text", "body is empty") for line in (21, 22, 23)}
+
+
+def test_thousands_of_raw_genres_take_seconds(tmp_path):
+    """7,500 different lists of paths, of 600 genres that the table does not name."""
+    rng = random.Random(2)
+    genres = [f"{first} {second}" for first in VOCABULARY[:120] for second in ("whales", "castles", "pies", "duels", "opera")]
+    rows = [row | {"tags": [f"Fiction » {' » '.join(rng.sample(genres, 3))}" for _ in range(5)]} for row in make_rows(7500)]
+    start = time.process_time()
+    data = clean_rows(tmp_path, rows, labels={"format": "paths", "most_telling": 10, "min_rows": 8, "hues": "mapped"})
+    assert time.process_time() - start < 30
+    found = everything(data)["labels"]
+    assert max(map(len, found)) == 10
+    assert min(Counter(label for labels in found for label in labels).values()) >= 8
+    assert data.record["labels"]["kept"] + data.record["labels"]["rare"] == 600
+    assert data.record["labels"]["kept"] > 500  # almost every row has ten that tell more than the commonest
+
+
+def test_real_books_have_one_category_each_in_one_spelling(tmp_path):
+    if not BOOKS.is_file():
+        pytest.skip(f"the books are not at {BOOKS}")
+    task = Task.load("books")
+    record = clean(task, BOOKS, tmp_path / "out")
+    data = Dataset.load(tmp_path / "out")
+    assert record["rows"]["read"] == 5_197
+    assert record["rows"]["rejected"]["no labels"] == 30
+    assert {"fiction", "juvenile fiction", "body, mind & spirit", "children’s stories"} <= set(data.labels)
+    assert not {"Fiction", "FICTION", "life on other planets"} & set(data.labels)
+    assert len(data.labels) == 35
+    assert all(len(labels) == 1 for labels in everything(data)["labels"])
+    reasons = load_map(tmp_path / "out" / "hues.json")
+    assert set(data.labels) <= set(reasons)
+    assert all(list(row.hues) == reasons[row.labels[0]].hues for row in data.test.itertuples())
 
 
 # --- files that cannot be used -----------------------------------------------------------------------------------

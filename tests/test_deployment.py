@@ -160,7 +160,8 @@ def test_the_image_runs_without_root_and_says_how_it_feels(target):
 
 def test_only_what_the_image_is_made_of_goes_to_the_builder():
     files = set(image.context(ROOT))
-    assert {Path("tagwright/tagger.py"), Path("tasks/scifi.toml"), Path("data/sample/scifi.jsonl")} <= files
+    needed = ("tagwright/tagger.py", "tasks/scifi.toml", "data/sample/scifi.jsonl", "data/hues.toml")
+    assert {Path(name) for name in needed} <= files
     assert {path.parts[0] for path in files} == {"tagwright", "tasks", "data", "deployment", "requirements-nodeps.txt"}
 
 

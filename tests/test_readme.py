@@ -6,7 +6,18 @@ import subprocess
 
 import pytest
 
-from benchmarks import ablation, collection, compression, new_labels, pipeline, quality, service, tagging, training_profile
+from benchmarks import (
+    ablation,
+    collection,
+    compression,
+    hues,
+    new_labels,
+    pipeline,
+    quality,
+    service,
+    tagging,
+    training_profile,
+)
 from tagwright.dataset import clean
 from tagwright.task import ROOT, Task
 
@@ -29,7 +40,7 @@ def measured(benchmark) -> str:
 
 
 @pytest.mark.parametrize(("marker", "benchmark"), [("quality", quality), ("compression", compression), ("tagging", tagging),
-                                                     ("service", service), ("new-labels", new_labels)])
+                                                     ("service", service), ("new-labels", new_labels), ("hues", hues)])
 def test_the_tables_are_those_that_were_measured(marker, benchmark):
     assert block(marker) == measured(benchmark)
 

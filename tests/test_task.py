@@ -83,6 +83,7 @@ def test_the_name_of_an_internal_field_is_an_unknown_key_too(tmp_path):
 @pytest.mark.parametrize(("section", "key", "value"), [
     ("training", "epochs", "three"), ("training", "epochs", 0), ("training", "epochs", 2.5), ("training", "batch_size", -1),
     ("training", "encoder_lr", -1.0), ("training", "head_init", "zeros"), ("labels", "min_share", 2), ("labels", "min_rows", 0),
+    ("labels", "most_telling", 0), ("labels", "hues", "guessed"),
     ("labels", "format", "xml"), ("split", "near_duplicate", 0), ("split", "test", 0.6), ("split", "validation", 0),
     ("split", "by", "hash"), ("model", "max_length", 4), ("model", "pooling", "max"), ("source", "format", "xlsx"),
     ("input", "fields", "text"), ("labels", "names", ["World"]), ("source", "columns", "text"), ("demo", "examples", ["text"]),
@@ -220,3 +221,14 @@ def test_an_absolute_path_is_taken_as_it_is(tmp_path):
     raw.parent.mkdir()
     raw.touch()
     assert Task.load(write_task(tmp_path, str(raw))).raw_path() == raw
+
+
+def test_colours_as_labels_are_for_tasks_with_several_labels(tmp_path):
+    with pytest.raises(TagwrightError, match='labels.hues = "predicted" is for tasks whose kind is "multilabel"'):
+        Task.load(write_task(tmp_path, "rows.jsonl", kind="multiclass", labels={"hues": "predicted"}))
+    assert Task.load(write_task(tmp_path, "rows.jsonl", kind="multiclass", labels={"hues": "mapped"})).labels.hues == "mapped"
+
+
+def test_a_required_field_is_one_of_the_fields(tmp_path):
+    with pytest.raises(TagwrightError, match=r"required names \['blurb'\], which fields does not list"):
+        Task.load(write_task(tmp_path, "rows.jsonl", input={"required": ["blurb"]}))

@@ -211,13 +211,15 @@ def test_auto_reads_every_written_form(cell, labels):
     ("comma", "a|b, c", ["a|b", "c"]),
     ("space", "a,b c", ["a,b", "c"]),
     ("single", "Science fiction, hard", ["Science fiction, hard"]),
+    ("paths", " Fiction » Horror; Cooking, Food » Baking ;", ["Fiction » Horror", "Cooking, Food » Baking"]),
+    ("paths", '["Fiction » Horror", "Poetry | Verse"]', ["Fiction » Horror", "Poetry | Verse"]),
 ])
 def test_a_named_form_is_used_whatever_else_the_cell_holds(form, cell, labels):
     assert parse_labels(cell, form) == labels
 
 
 @pytest.mark.parametrize("cell", [None, math.nan, float("nan"), "", "  \n", []])
-@pytest.mark.parametrize("form", ["auto", "json", "python", "angle", "pipe", "single"])
+@pytest.mark.parametrize("form", ["auto", "json", "python", "angle", "pipe", "single", "paths"])
 def test_an_empty_cell_has_no_labels(cell, form):
     assert parse_labels(cell, form) == []
 

@@ -1,0 +1,121 @@
+"""The benchmark of colours on tiny books: the same code as for the real ones, everything really trained."""
+
+import json
+import sys
+
+import pandas as pd
+import pytest
+from test_hues import write_books
+
+from benchmarks import hues, quality, runs
+from benchmarks.rivals import Tfidf
+from tagwright.dataset import SPLITS, Dataset
+from tagwright.errors import TagwrightError
+from tagwright.stage import RECORD, write_json
+from tagwright.training import train
+
+pytest.importorskip("fasttext", reason="fastText has wheels for Linux on x86_64 only")
+
+
+class QuickTfidf(Tfidf):
+    search = [30.0]
+
+
+class QuickTagwright(quality.Tagwright):
+    """Without the export, which takes the longest: both forms are PyTorch's."""
+
+    def train(self, task, data_dir, settings, seed, folder):
+        train(task, data_dir, folder / "model")
+        return 1.0
+
+    def load(self, task, labels, folder, settings, form):
+        return quality.PyTorch(folder / "model")
+
+    def files(self, folder, form):
+        return [folder / "model" / "model.safetensors"]
+
+
+SYSTEMS = [QuickTfidf(), QuickTagwright()]
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    task = write_books(tmp_path_factory.mktemp("books"), "mapped")
+    return hues.forms_of_labels(task, 2, tmp_path_factory.mktemp("bench"))
+
+
+@pytest.fixture(scope="module")
+def measured(compared) -> dict:
+    for task, data_dirs, work in compared:
+        hues.make_runs(task, data_dirs, SYSTEMS, [1], work)
+    return hues.measure(compared, SYSTEMS, [1])
+
+
+def test_both_ways_are_trained_and_tested_on_the_same_rows(compared):
+    (mapped, genres, _), (predicted, colours, _) = compared
+    assert (mapped.labels.hues, predicted.labels.hues) == ("mapped", "predicted")
+    for one, two in zip(genres, colours, strict=True):
+        for split in SPLITS:
+            first, second = (pd.read_parquet(folder / f"{split}.parquet") for folder in (one, two))
+            assert list(first["line"]) == list(second["line"])
+            assert list(map(list, first["hues"])) == list(map(list, second["hues"]))
+            assert list(map(list, first["labels"])) != list(map(list, second["labels"]))
+        assert (one / "hues.json").read_bytes() == (two / "hues.json").read_bytes()
+    assert "horror" in Dataset.load(genres[0]).labels
+    assert "black" in Dataset.load(colours[0]).labels
+
+
+def test_folds_of_other_rows_are_refused(compared, tmp_path):
+    task, genres, _ = compared[0]
+    few = pd.read_parquet(genres[0] / "test.parquet").iloc[1:]
+    for split in SPLITS:
+        (few if split == "test" else pd.read_parquet(genres[0] / f"{split}.parquet")).to_parquet(tmp_path / f"{split}.parquet")
+    with pytest.raises(TagwrightError, match="holds other rows"):
+        runs.data_folders(task, 2, tmp_path / "work", like=[tmp_path])
+
+
+def test_the_table_has_each_system_both_ways(measured):
+    assert set(measured) == set(hues.WAYS)
+    for found in measured.values():
+        assert list(found["systems"]) == [hues.BASELINE, *quality.Tagwright.forms]
+        assert found["folds"] == 2
+        assert all(system["hues"]["micro_f1"]["mean"] > 0.7 for system in found["systems"].values())
+    books = measured["mapped"] | {"bars": hues.check_bar(measured["mapped"])}
+    table = hues.render({"machine": "a machine", "parts": {"ways": measured, "books": {"mapped": books}}})
+    lines = [line for line in table.splitlines() if line.startswith("| ")]
+    assert [line.split(" | ")[0] for line in lines] == [
+        "| labels", *["| genres, then their colours"] * 3, *["| the colours themselves"] * 3, "| system",
+        *(f"| {name}" for name in (hues.BASELINE, *quality.Tagwright.forms))]
+    assert f"{measured['predicted']['systems'][hues.BASELINE]['hues']['micro_f1']['mean']:.3f}" in lines[4]
+    assert "Not measured yet" not in table
+    assert "Not measured yet: books." in hues.render({"machine": "a machine", "parts": {"ways": measured}})
+
+
+@pytest.mark.parametrize(("ours", "met"), [(0.55, True), (0.5499, False)])
+def test_the_bar_is_five_points_above_the_baseline(ours, met):
+    scores = {hues.BASELINE: 0.5, **dict.fromkeys(quality.Tagwright.forms, ours)}
+    systems = {form: {"metrics": {"macro_f1": {"mean": value}}} for form, value in scores.items()}
+    assert [check["met"] for check in hues.check_bar({"systems": systems})] == [met, met]
+
+
+def test_it_is_made_in_parts_and_written_when_a_part_is_whole(compared, measured, tmp_path, monkeypatch, capsys):
+    page = tmp_path / "page.md"
+    page.write_text("<!-- hues -->\n<!-- /hues -->\n")
+    monkeypatch.setattr(hues, "SYSTEMS", {"ways": SYSTEMS, "books": []})
+    monkeypatch.setattr(hues, "SEEDS", [1])
+    monkeypatch.setattr(hues, "variants", lambda part, work: compared)
+    monkeypatch.setattr(hues, "RESULTS", tmp_path / "hues.json")
+    monkeypatch.setattr(hues, "write_results",
+                        lambda name, results: write_json(tmp_path / f"{name}.json", {"machine": "a machine", **results}))
+    monkeypatch.setattr(hues, "update_readme", lambda marker, block: page.write_text(block))
+    before = {path: path.stat().st_mtime_ns for task, _, work in compared for path in work.rglob(RECORD)}
+    monkeypatch.setattr(sys, "argv", ["hues.py", "--parts", "ways", "--systems", "tfidf"])
+    hues.main()
+    assert "These runs are kept." in capsys.readouterr().out
+    assert not (tmp_path / "hues.json").exists()
+    monkeypatch.setattr(sys, "argv", ["hues.py", "--parts", "ways"])
+    hues.main()
+    assert "kept from before" in capsys.readouterr().out
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    assert set(json.loads((tmp_path / "hues.json").read_text())["parts"]["ways"]) == set(hues.WAYS)
+    assert page.read_text() == hues.render(json.loads((tmp_path / "hues.json").read_text()))
