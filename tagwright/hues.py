@@ -15,10 +15,8 @@ import numpy as np
 
 from tagwright.errors import TagwrightError
 from tagwright.label_names import unit
-from tagwright.stage import write_json
-from tagwright.task import ROOT
 
-TABLE = ROOT / "data" / "hues.toml"
+TABLE = Path(__file__).resolve().parent.parent / "data" / "hues.toml"
 NEAR = 0.6  # cosine; below it, names share a word or a mood rather than a meaning
 NAMES_AT_ONCE, MAX_TOKENS = 256, 64
 
@@ -124,6 +122,8 @@ def hues_of(paths: Iterable[str], reasons: dict[str, Reason]) -> dict[str, list[
 
 
 def save_map(reasons: dict[str, Reason], path: Path) -> None:
+    from tagwright.stage import write_json  # here, since serving only reads maps
+
     write_json(path, {genre: {key: value for key, value in asdict(reason).items() if key != "genre"}
                       for genre, reason in reasons.items()})
 
