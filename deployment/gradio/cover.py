@@ -10,8 +10,8 @@ import random
 import unicodedata
 from functools import cache
 
-from PIL import Image, ImageDraw, ImageFont
-from palette import Swatch
+from palette import Swatch, mix, to_hex
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 WIDTH, HEIGHT = 480, 640
 BAND = (352, 560)  # top and bottom of the title's band
@@ -29,14 +29,16 @@ def draw_cover(swatches: list[Swatch], title: str) -> Image.Image:
     digest = hashlib.sha256(title.encode("utf8", "replace")).digest()
     chance = random.Random(digest)
     band, *others = [swatch.hex for swatch in swatches]
-    others = others or [swatches[0].ink]
+    if len(others) < 2:  # too few to draw with
+        ends = ImageColor.getrgb(band), ImageColor.getrgb(others[0] if others else swatches[0].ink)
+        others += [to_hex(mix(*ends, share)) for share in (0.7, 0.35)]
     picture = Image.new("RGB", (FINE * WIDTH, FINE * HEIGHT), others[0])
     DESIGNS[digest[0] % len(DESIGNS)](ImageDraw.Draw(picture), others, chance)
     picture = picture.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS)
     pen = ImageDraw.Draw(picture)
     pen.rectangle((0, BAND[0], WIDTH, BAND[1] - 1), fill=band)
-    if lines := set_title(title):
-        size, rows = lines
+    if setting := set_title(title):
+        size, rows = setting
         pen.multiline_text((MARGIN, sum(BAND) / 2), "\n".join(rows), fill=swatches[0].ink, font=font(size), anchor="lm",
                            spacing=size // 5)
     return picture
@@ -65,7 +67,7 @@ def hills(pen: ImageDraw.ImageDraw, colours: list[str], chance: random.Random) -
     width, band = FINE * WIDTH, FINE * BAND[0]
     radius = FINE * chance.uniform(50, 85)
     x, y = width * chance.uniform(0.3, 0.7), band * chance.uniform(0.3, 0.45)
-    pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colours[1 % len(colours)])
+    pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colours[1])
     layers = max(len(colours), 4)
     for layer in range(layers):
         level = band * (0.45 + 0.6 * layer / layers)
@@ -89,11 +91,11 @@ def tiles(pen: ImageDraw.ImageDraw, colours: list[str], chance: random.Random) -
     for row in range(-(-FINE * HEIGHT // side)):
         for column in range(4):
             left, top = column * side, row * side
-            ground, leaf = chance.sample(range(len(colours)), 2) if len(colours) > 1 else (0, 0)
-            pen.rectangle((left, top, left + side, top + side), fill=colours[ground])
+            ground, leaf = chance.sample(colours, 2)
+            pen.rectangle((left, top, left + side, top + side), fill=ground)
             x, y = left + side * chance.randrange(2), top + side * chance.randrange(2)
             quarter = {(0, 0): 0, (1, 0): 90, (1, 1): 180, (0, 1): 270}[(x > left, y > top)]
-            pen.pieslice((x - side, y - side, x + side, y + side), quarter, quarter + 90, fill=colours[leaf])
+            pen.pieslice((x - side, y - side, x + side, y + side), quarter, quarter + 90, fill=leaf)
 
 
 DESIGNS = [hills, rings, tiles]
@@ -102,7 +104,7 @@ DESIGNS = [hills, rings, tiles]
 def set_title(title: str) -> tuple[int, list[str]] | None:
     """The size of letters and the lines that a title is set in, shortened where it is too long; None where it is empty, or
     the font lacks letters of it."""
-    text = " ".join(latin(title).split())
+    text = " ".join(latin(" ".join(title.split())[: MAX_TITLE + 1]).split())
     if len(text) > MAX_TITLE:
         text = text[:MAX_TITLE].rstrip() + "…"
     if not text or not all(has_letter(letter) for letter in text):
@@ -122,9 +124,10 @@ def set_title(title: str) -> tuple[int, list[str]] | None:
 
 
 def latin(title: str) -> str:
-    """A title in the letters that the font has as far as it has any like them: without accents, with plain dashes."""
+    """A title in the letters that the font has as far as it has any like them: without accents, with plain dashes, and
+    without what no font shows."""
     plain = unicodedata.normalize("NFKD", title.translate(PLAIN))
-    return "".join(letter for letter in plain if not unicodedata.combining(letter))
+    return "".join(letter for letter in plain if unicodedata.category(letter) not in ("Mn", "Cc", "Cf"))
 
 
 def wrap(text: str, size: int, room: float) -> list[str]:

@@ -15,6 +15,7 @@ from tagwright.hues import Reason, genre_parts, hues_of, load_map
 
 FILE = "hues.json"  # in a model folder
 MAX_SWATCHES = 8
+COLOURS = list(ImageColor.colormap)  # the 148 names of CSS
 READABLE, COMFORTABLE = 4.5, 7.0  # contrast ratios of WCAG 2.2, levels AA and AAA
 TINTS = (0.25, 0.2, 0.15, 0.1, 0.05)  # how much of a colour the text on it may hold, the most first
 
@@ -35,15 +36,15 @@ def read_map(model: Path) -> dict[str, Reason]:
     """The map of hues in a model folder. Raises TagwrightError where it is damaged, or names a colour that CSS has not."""
     reasons = load_map(model / FILE)
     for genre, reason in reasons.items():
-        if unknown := [hue for hue in reason.hues if hue not in ImageColor.colormap]:
-            raise TagwrightError(f"{model / FILE}: {genre!r}: {unknown[0]!r} is no colour of CSS")
+        if not isinstance(reason.hues, list) or not all(hue in COLOURS for hue in reason.hues):
+            raise TagwrightError(f"{model / FILE}: {genre!r}: {reason.hues!r} is no list of CSS colours")
     return reasons
 
 
 def palette(scores: Mapping[str, float], reasons: dict[str, Reason]) -> list[Swatch]:
     """The at most MAX_SWATCHES colours of labels with these scores. A colour counts as much as its genres together, and comes
     before those that count less; equal ones keep the order of the labels."""
-    colours = {label: score for label, score in scores.items() if label in ImageColor.colormap and label not in reasons}
+    colours = {label: score for label, score in scores.items() if label in COLOURS and label not in reasons}
     paths = {label: score for label, score in scores.items() if label not in colours}
     found = hues_of(paths, reasons)
     best: dict[str, float] = {}  # of a genre, in whichever label it is

@@ -8,7 +8,7 @@ import difflib
 import html
 
 import numpy as np
-from cover import draw_cover, draw_sheet, to_png
+from cover import MAX_TITLE, draw_cover, draw_sheet, set_title, to_png
 from palette import Swatch, because, palette, to_css, to_json
 
 from tagwright.hues import Reason, genre_parts
@@ -28,7 +28,7 @@ CSS = """
 .palette .files a:hover { background: var(--background-fill-secondary); }
 .palette ul { display: grid; gap: .5rem; list-style: none; margin: .75rem 0 0; padding: 0; }
 .palette .swatch { display: grid; grid-template-columns: 11rem 1fr; gap: 1.25rem; align-items: center; margin: 0; }
-.palette .chip { display: block; border-radius: 6px; padding: .55rem .8rem; box-shadow: inset 0 0 0 1px rgb(128 128 128 / .35); }
+.palette .chip { display: block; border-radius: 6px; padding: .55rem .8rem; box-shadow: inset 0 0 0 1px #80808059; }
 .palette .chip b, .palette .chip code { display: block; color: inherit; background: none; padding: 0; border: 0; }
 .palette .chip b { font-weight: 600; }
 .palette .why { overflow-wrap: anywhere; }
@@ -36,8 +36,10 @@ CSS = """
 .palette .genres { margin-bottom: 1rem; }
 .palette .genres li { overflow-wrap: anywhere; margin: 0; }
 @container (max-width: 26rem) {
-  .palette .swatch { grid-template-columns: 8.5rem 1fr; gap: .75rem; }
-  .palette .book { grid-template-columns: 8.5rem 1fr; gap: .75rem; }
+  .palette .book { grid-template-columns: 8.5rem 1fr; }
+  .palette .swatch { grid-template-columns: 1fr; gap: .25rem; }
+  .palette .chip { display: flex; justify-content: space-between; }
+  .palette .why { padding-bottom: .5rem; }
 }
 """
 
@@ -50,7 +52,7 @@ def palette_of_text(labels: list[str], scores: np.ndarray, is_given: np.ndarray,
     for index in order:
         if found := palette({labels[index]: float(scores[index])}, reasons):
             short = "No label given has colours" if is_given.any() else "No label reaches its threshold"
-            return section(found, title, f"{short}; these are the colours of the best-scored one that has some, "
+            return section(found, title, f"{short}; this palette is that of the best-scored label with colours, "
                                          f"{labels[index]} ({100 * scores[index]:.0f} %).")
     return section([], title, "None of this model's labels has colours.")
 
@@ -60,11 +62,11 @@ def palette_of_genres(typed: str, reasons: dict[str, Reason], title: str) -> str
     paths = [path for path in typed.replace("\n", ";").split(";") if genre_parts(path)]
     if not paths:
         return section([], title, "No genre yet: type one or more, with a semicolon between them.")
-    if len(paths) > MAX_GENRES:
-        return section([], title, f"These are {len(paths):,} genres; please type at most {MAX_GENRES}.")
     if long := [path for path in paths if len(path) > MAX_GENRE]:
         return section([], title, f"A genre has {len(long[0]):,} characters; please shorten it to at most {MAX_GENRE}.")
     genres = list(dict.fromkeys(genre for path in paths for genre in genre_parts(path)))
+    if len(genres) > MAX_GENRES:
+        return section([], title, f"These are {len(genres):,} genres; please type at most {MAX_GENRES}.")
     told = "".join(f"<li>{escape(explain(genre, reasons))}</li>" for genre in genres)
     found = palette(dict.fromkeys(paths, 1.0), reasons)
     return section(found, title, "" if found else "None of these genres has colours.", f'<ul class="genres">{told}</ul>')
@@ -88,16 +90,17 @@ def section(swatches: list[Swatch], title: str, note: str = "", explained: str =
 
 def book(swatches: list[Swatch], title: str) -> str:
     """The mock cover and the downloads, which are in the page itself: no file lies on the server."""
-    shown = f"Mock cover of “{title}”" if title else "Mock cover"
+    shown = f"Mock cover of “{title[:MAX_TITLE]}”" if title else "Mock cover"
+    without = " Its font lacks letters of the title." if title and not set_title(title) else ""
     names = ", ".join(swatch.name for swatch in swatches)
     files = [("CSS", "text/css", to_css(swatches).encode("utf8")),
              ("JSON", "application/json", to_json(swatches, title).encode("utf8", "replace")),
              ("PNG", "image/png", to_png(draw_sheet(swatches, title)))]
     links = "".join(f'<a download="palette.{name.lower()}" href="{data_url(kind, content)}">{name}</a>'
                     for name, kind, content in files)
-    return (f'<div class="book"><img alt="{escape(f"{shown} in {names}")}" src="'
-            f'{data_url("image/png", to_png(draw_cover(swatches, title)))}"><div>A mock cover in these colours, and the palette '
-            f'to take along:<div class="files">{links}</div></div></div>')
+    cover = data_url("image/png", to_png(draw_cover(swatches, title)))
+    return (f'<div class="book"><img alt="{escape(f"{shown} in {names}")}" src="{cover}"><div>A mock cover in these colours.'
+            f'{without} Those that more genres bring, or likelier ones, come first.<div class="files">{links}</div></div></div>')
 
 
 def row(swatch: Swatch) -> str:
