@@ -19,7 +19,7 @@ SUGGESTIONS = 3
 TEMPLATE = str.maketrans({"{": "&#123;", "}": "&#125;", "$": "&#36;", "`": "&#96;"})
 
 CSS = """
-.palette { margin-top: 1.25rem; container-type: inline-size; }
+.palette { margin-top: 1.25rem; }
 .palette h2 { font-size: 1.15rem; font-weight: 600; margin: 0 0 .5rem; }
 .palette .book { display: grid; grid-template-columns: 11rem 1fr; gap: 1.25rem; align-items: start; margin: .75rem 0; }
 .palette .book img { width: 100%; height: auto; margin: 0; border-radius: 3px; box-shadow: 0 2px 10px rgb(0 0 0 / .35); }
@@ -35,7 +35,7 @@ CSS = """
 .palette .why span { display: block; }
 .palette .genres { margin-bottom: 1rem; }
 .palette .genres li { overflow-wrap: anywhere; margin: 0; }
-@container (max-width: 26rem) {
+@media (max-width: 56rem) {
   .palette .book { grid-template-columns: 8.5rem 1fr; }
   .palette .swatch { grid-template-columns: 1fr; gap: .25rem; }
   .palette .chip { display: flex; justify-content: space-between; }
@@ -54,7 +54,7 @@ def palette_of_text(labels: list[str], scores: np.ndarray, is_given: np.ndarray,
             short = "No label given has colours" if is_given.any() else "No label reaches its threshold"
             return section(found, title, f"{short}; this palette is that of the best-scored label with colours, "
                                          f"{labels[index]} ({100 * scores[index]:.0f} %).")
-    return section([], title, "None of this model's labels has colours.")
+    return section([], title, "None of this model’s labels has colours.")
 
 
 def palette_of_genres(typed: str, reasons: dict[str, Reason], title: str) -> str:
@@ -100,7 +100,8 @@ def book(swatches: list[Swatch], title: str) -> str:
                     for name, kind, content in files)
     cover = data_url("image/png", to_png(draw_cover(swatches, title)))
     return (f'<div class="book"><img alt="{escape(f"{shown} in {names}")}" src="{cover}"><div>A mock cover in these colours.'
-            f'{without} Those that more genres bring, or likelier ones, come first.<div class="files">{links}</div></div></div>')
+            f'{without} Those that more genres bring, or likelier ones, come first.'
+            f'<div class="files">{links}</div></div></div>')
 
 
 def row(swatch: Swatch) -> str:
