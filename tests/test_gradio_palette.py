@@ -115,12 +115,12 @@ def test_the_text_on_each_swatch_is_readable_and_nothing_is_cut_off(browser, add
     try:
         page = open_page(browser, f"{address}/?__theme={theme}")
         set_value(page, "field-title", "W" * 300)
-        show(page, "romance; horror; poetry")
+        show(page, f"romance; horror; poetry; {'x' * 200}")
         ratios = computed_contrasts(page)
         assert len(ratios) == 2 * 8
         assert min(ratios) >= 4.5
         assert page.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
-        for part in page.find_elements(By.CSS_SELECTOR, "#result .chip, #result .why, #result img, #result .files a"):
+        for part in page.find_elements(By.CSS_SELECTOR, "#result .palette :is(li, .chip, .why, img, a)"):
             assert part.is_displayed()
             assert part.rect["x"] + part.rect["width"] <= width
     finally:

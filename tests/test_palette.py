@@ -222,15 +222,13 @@ def test_typed_genres_have_bounds(reasons):
     assert "not a genre" in palette_of_genres(";".join(f"{number:0200}" for number in range(50)), reasons, "")
 
 
-def test_markup_and_templates_in_titles_genres_and_reasons_are_text():
-    hostile = "<img src=x onerror=alert(1)> \" ' ${1} {{value}} `"
+def test_markup_in_titles_genres_and_reasons_is_text():
+    hostile = "<img src=x onerror=alert(1)> \" '"
     page = palette_of_genres(f"{hostile}; a", {"a": Reason("a", ["red"], hostile, hostile, 0.5)}, hostile)
     visible = re.sub(r'(src|href)="data:[^"]*"', "", page)
     assert "<img src=x" not in visible
-    assert not set("${}`") & set(visible)
     assert re.findall(r"<img [^>]*>", visible) == [
-        '<img alt="Mock cover of “&lt;img src=x onerror=alert(1)&gt; &quot; &#x27; &#36;&#123;1&#125; '
-        '&#123;&#123;value&#125;&#125; &#96;” in red" >']
+        '<img alt="Mock cover of “&lt;img src=x onerror=alert(1)&gt; &quot; &#x27;” in red" >']
 
 
 @pytest.mark.parametrize("hues", ['["rosé"]', '"red"', "[1]", "[[]]", "null"])

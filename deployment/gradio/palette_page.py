@@ -1,11 +1,8 @@
-"""What the demo page says of a palette, as HTML: swatches with their reasons, a mock cover, downloads, genres typed by hand.
-
-Braces and dollar signs are escaped too, since Gradio's HTML is a template.
-"""
+"""What the demo page says of a palette, as HTML: swatches with their reasons, a mock cover, downloads, genres typed by hand."""
 
 import base64
 import difflib
-import html
+from html import escape
 
 import numpy as np
 from cover import MAX_TITLE, draw_cover, draw_sheet, set_title, to_png
@@ -16,7 +13,6 @@ from tagwright.hues import Reason, genre_parts
 MAX_GENRES, MAX_GENRE = 50, 200  # typed by hand; the latter in characters
 GENRES_SHOWN = 3  # behind a colour
 SUGGESTIONS = 3
-TEMPLATE = str.maketrans({"{": "&#123;", "}": "&#125;", "$": "&#36;", "`": "&#96;"})
 
 CSS = """
 .palette { margin-top: 1.25rem; }
@@ -114,7 +110,3 @@ def row(swatch: Swatch) -> str:
 
 def data_url(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def escape(text: str) -> str:
-    return html.escape(text).translate(TEMPLATE)
