@@ -55,7 +55,7 @@ def palette_of_text(labels: list[str], scores: np.ndarray, is_given: np.ndarray,
 
 def palette_of_genres(typed: str, reasons: dict[str, Reason], title: str) -> str:
     """The palette of genres typed by hand, or what is wrong with them. Each genre is explained."""
-    paths = [path for path in typed.replace("\n", ";").split(";") if genre_parts(path)]
+    paths = [path.strip() for path in typed.replace("\n", ";").split(";") if genre_parts(path)]
     if not paths:
         return section([], title, "No genre yet: type one or more, with a semicolon between them.")
     if long := [path for path in paths if len(path) > MAX_GENRE]:
