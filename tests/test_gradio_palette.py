@@ -103,6 +103,7 @@ def test_a_blurb_gets_swatches_with_their_names_values_and_reasons(page):
                           "regency: sprigged muslin, sashes and a ballroom's painted panels"]
     assert reasons[1] == ["sea adventures: like sea stories, cosine 0.71: the sea from the deep to the shallows"]
     cover = page.find_element(By.CSS_SELECTOR, "#result img")
+    page.execute_async_script("arguments[0].decode().then(arguments[1], arguments[1])", cover)
     assert page.execute_script("return arguments[0].naturalWidth", cover) == 480
     assert cover.get_attribute("alt").startswith("Mock cover of “The Duke Who Came Back” in mistyrose, navy")
 
