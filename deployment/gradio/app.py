@@ -14,11 +14,11 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 import gradio as gr  # noqa: E402 - reads the variable above when it is imported
 import palette_page  # noqa: E402
-from palette import FILE, read_map  # noqa: E402
+from palette import read_map  # noqa: E402
 
 from tagwright.decisions import decide  # noqa: E402
 from tagwright.errors import TagwrightError  # noqa: E402
-from tagwright.hues import Reason  # noqa: E402
+from tagwright.hues import MAP, Reason  # noqa: E402
 from tagwright.tagger import Tagger  # noqa: E402
 
 MAX_CHARACTERS = 20_000  # of all fields together
@@ -139,7 +139,7 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         tagger = Tagger.load(arguments.model)
-        reasons = read_map(arguments.model) if FILE in tagger.manifest.files else None
+        reasons = read_map(arguments.model) if MAP in tagger.manifest.files else None
     except TagwrightError as error:
         sys.exit(f"error: {error}")
     page = build_page(tagger, reasons)

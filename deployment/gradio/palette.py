@@ -11,9 +11,8 @@ from pathlib import Path
 from PIL import ImageColor
 
 from tagwright.errors import TagwrightError
-from tagwright.hues import Reason, genre_parts, hues_of, load_map
+from tagwright.hues import MAP, Reason, genre_parts, hues_of, load_map
 
-FILE = "hues.json"  # in a model folder
 MAX_SWATCHES = 8
 COLOURS = list(ImageColor.colormap)  # the 148 names of CSS
 READABLE, COMFORTABLE = 4.5, 7.0  # contrast ratios of WCAG 2.2, levels AA and AAA
@@ -34,10 +33,10 @@ class Swatch:
 
 def read_map(model: Path) -> dict[str, Reason]:
     """The map of hues in a model folder. Raises TagwrightError where it is damaged, or names a colour that CSS has not."""
-    reasons = load_map(model / FILE)
+    reasons = load_map(model / MAP)
     for genre, reason in reasons.items():
         if not isinstance(reason.hues, list) or not all(hue in COLOURS for hue in reason.hues):
-            raise TagwrightError(f"{model / FILE}: {genre!r}: {reason.hues!r} is no list of CSS colours")
+            raise TagwrightError(f"{model / MAP}: {genre!r}: {reason.hues!r} is no list of CSS colours")
     return reasons
 
 
