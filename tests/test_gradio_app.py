@@ -1,31 +1,21 @@
 """The demo page in a real headless Chromium: what a visitor sees and what the page refuses."""
 
-import os
 import re
-import shutil
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 
 import pytest
-from selenium import webdriver
+from gradio_pages import APP, assemble, box, chromium, open_page, served, set_value, submit_and_read
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from tagwright.tagger import Tagger
-from tagwright.task import ROOT
-
-APP = ROOT / "deployment" / "gradio"
 
 
 @pytest.fixture(scope="module")
 def space(demo_run, tmp_path_factory):
     """The Space as `make space` puts it together."""
-    folder = tmp_path_factory.mktemp("space") / "space"
-    subprocess.run([sys.executable, APP / "assemble.py", demo_run.root / "tagger", folder], check=True)
-    return folder
+    return assemble(demo_run.root / "tagger", tmp_path_factory.mktemp("space") / "space")
 
 
 def test_a_space_is_put_together_again_and_nothing_else_is_replaced(demo_run, tmp_path):
@@ -46,68 +36,26 @@ def test_a_space_is_put_together_again_and_nothing_else_is_replaced(demo_run, tm
 
 @pytest.fixture(scope="module")
 def address(space):
-    """The address of the page, served from the Space's own folder and its own copy of the library."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = {**os.environ, "PYTHONPATH": str(space), "PYTHONUNBUFFERED": "1"}
-    server = subprocess.Popen([sys.executable, "app.py", "--port", str(port)], cwd=space, env=environment,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                urllib.request.urlopen(url, timeout=5).close()
-                break
-            except OSError:
-                assert server.poll() is None, server.stdout.read()
-                assert time.monotonic() < deadline, "the page did not come up in 60 s"
-                time.sleep(0.3)
+    with served(space) as url:
         yield url
-    finally:
-        server.terminate()
-        server.wait(10)
 
 
 @pytest.fixture(scope="module")
 def browser():
-    assert shutil.which("chromium"), "install chromium and chromium-driver"
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium")
-    for argument in ("--headless=new", "--no-sandbox", "--disable-background-networking", "--window-size=1200,900"):
-        options.add_argument(argument)
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
-    yield driver
-    driver.quit()
+    with chromium() as driver:
+        yield driver
 
 
 @pytest.fixture
 def page(browser, address):
-    browser.get(address)
-    WebDriverWait(browser, 30).until(lambda b: b.find_elements(By.CSS_SELECTOR, "#field-title textarea, #field-title input"))
-    return browser
-
-
-def field(page, name):
-    return page.find_element(By.CSS_SELECTOR, f"#field-{name} textarea, #field-{name} input")
-
-
-def set_value(page, name, text):
-    script = "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('input', {bubbles: true}))"
-    page.execute_script(script, field(page, name), text)
-
-
-def submit_and_read(page) -> str:
-    page.find_element(By.ID, "tag-it").click()
-    WebDriverWait(page, 20).until(lambda _: page.find_elements(By.CSS_SELECTOR, "#result .note, #result .message"))
-    return page.find_element(By.ID, "result").text
+    return open_page(browser, address)
 
 
 def test_a_question_gets_its_tags_the_next_best_and_the_time(page, demo_run):
-    field(page, "title").send_keys("Which Dune book explains where the spice comes from?")
-    field(page, "body").send_keys("I know the sandworms have to do with it, but not how.")
+    box(page, "field-title").send_keys("Which Dune book explains where the spice comes from?")
+    box(page, "field-body").send_keys("I know the sandworms have to do with it, but not how.")
     text = submit_and_read(page)
+    assert not page.find_elements(By.CSS_SELECTOR, ".palette, #genres, #show-colours")  # the model has no map of hues
     given = [element.text for element in page.find_elements(By.CSS_SELECTOR, "#result .given .name")]
     others = page.find_elements(By.CSS_SELECTOR, "#result .next .name")
     expected = Tagger.load(demo_run.root / "tagger").tag(
@@ -124,13 +72,13 @@ def test_empty_input_gets_a_clear_message(page):
 
 
 def test_over_long_input_gets_a_clear_message(page):
-    set_value(page, "title", "A title")
-    set_value(page, "body", "x" * 20_001)
+    set_value(page, "field-title", "A title")
+    set_value(page, "field-body", "x" * 20_001)
     assert "20,008 characters; please shorten it" in submit_and_read(page)
 
 
 def test_a_script_in_the_title_is_text_and_never_runs(page):
-    set_value(page, "title", "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'> robots")
+    set_value(page, "field-title", "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'> robots")
     assert "Tagged in" in submit_and_read(page)
     assert page.execute_script("return window.hacked") is None
     assert not page.find_elements(By.CSS_SELECTOR, "#result script, #result img")
@@ -141,11 +89,12 @@ def test_an_example_is_tagged_at_a_click(page):
     row.click()
     result = page.find_element(By.ID, "result")
     WebDriverWait(page, 20).until(lambda _: "star-wars" in result.text)
-    assert field(page, "title").get_attribute("value").startswith("Did the Jedi Council")
+    assert box(page, "field-title").get_attribute("value").startswith("Did the Jedi Council")
 
 
 def test_the_space_is_complete_and_small(space):
     assert {"app.py", "README.md", "requirements.txt", "tagwright", "model"} <= {path.name for path in space.iterdir()}
     assert (space / "README.md").read_text().startswith("---\ntitle:")
     assert "torch" not in (space / "requirements.txt").read_text().replace("no torch", "")
+    assert not (space / "model" / "hues.json").exists()
     assert sum(path.stat().st_size for path in space.rglob("*") if path.is_file()) < 26e6

@@ -13,9 +13,12 @@ from pathlib import Path
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 import gradio as gr  # noqa: E402 - reads the variable above when it is imported
+import palette_page  # noqa: E402
+from palette import read_map  # noqa: E402
 
 from tagwright.decisions import decide  # noqa: E402
 from tagwright.errors import TagwrightError  # noqa: E402
+from tagwright.hues import MAP, Reason  # noqa: E402
 from tagwright.tagger import Tagger  # noqa: E402
 
 MAX_CHARACTERS = 20_000  # of all fields together
@@ -38,8 +41,9 @@ CSS = """
 """
 
 
-def answer(tagger: Tagger, values: list[str]) -> str:
-    """The result as HTML: bars for the labels given, the next best greyed, and the time it took."""
+def answer(tagger: Tagger, values: list[str], reasons: dict[str, Reason] | None = None) -> str:
+    """The result as HTML: bars for the labels given, the next best greyed, the time it took, and with a map of hues the
+    palette."""
     fields = dict(zip(tagger.manifest.fields, (value or "" for value in values), strict=True))
     length = sum(map(len, fields.values()))
     if not any(value.strip() for value in fields.values()):
@@ -59,7 +63,18 @@ def answer(tagger: Tagger, values: list[str]) -> str:
         note("Next best:" if one else "Next best, below their thresholds:"), bars(tagger, scores, others, "tags next"),
         note(f"Tagged in {milliseconds:.1f} ms among {len(tagger.labels)} labels on this computer's CPU."),
     ]
+    if reasons is not None:
+        parts += [palette_page.palette_of_text(tagger.labels, scores, is_given, reasons, fields.get("title", "").strip())]
     return "".join(parts)
+
+
+def answer_genres(tagger: Tagger, values: list[str], typed: str, reasons: dict[str, Reason]) -> str:
+    """The palette of genres typed by hand as HTML, with the title from the page's boxes."""
+    fields = dict(zip(tagger.manifest.fields, (value or "" for value in values), strict=True))
+    length = len(typed) + sum(map(len, fields.values()))
+    if length > MAX_CHARACTERS:
+        return message(f"That is {length:,} characters; please shorten it to at most {MAX_CHARACTERS:,}.")
+    return palette_page.palette_of_genres(typed, reasons, fields.get("title", "").strip())
 
 
 def bars(tagger: Tagger, scores, indices, css_class: str) -> str:
@@ -83,8 +98,8 @@ def message(text: str) -> str:
     return f'<p class="message" role="status">{html.escape(text)}</p>'
 
 
-def build_page(tagger: Tagger) -> gr.Blocks:
-    """The page for one model: a box for each of its input fields."""
+def build_page(tagger: Tagger, reasons: dict[str, Reason] | None = None) -> gr.Blocks:
+    """The page for one model: a box for each of its input fields, and with a map of hues one for genres."""
     manifest = tagger.manifest
     what = "the best label" if manifest.kind == "multiclass" else "every fitting label"
     with gr.Blocks(title=f"Tagwright: {manifest.title}", analytics_enabled=False) as page:
@@ -95,14 +110,22 @@ def build_page(tagger: Tagger) -> gr.Blocks:
                 boxes = [gr.Textbox(label=name.capitalize(), lines=LINES.get(name, 3), elem_id=f"field-{name}",
                                     max_lines=20, autofocus=number == 0) for number, name in enumerate(manifest.fields)]
                 button = gr.Button("Tag it", variant="primary", elem_id="tag-it")
+                if reasons is not None:
+                    genres = gr.Textbox(label="Or genres, for their colours alone", elem_id="genres",
+                                        placeholder="Fiction » Romance; horror")
+                    colour = gr.Button("Show their colours", elem_id="show-colours")
             with gr.Column():  # on a phone it goes below the boxes
                 result = gr.HTML(elem_id="result", label="Labels", show_label=False)
         events = [button.click, *(box.submit for box in boxes)]
         for event in events:
-            event(lambda *values: answer(tagger, list(values)), boxes, result, api_visibility="private")
+            event(lambda *values: answer(tagger, list(values), reasons), boxes, result, api_visibility="private")
+        if reasons is not None:
+            for event in (colour.click, genres.submit):
+                event(lambda *values: answer_genres(tagger, list(values[:-1]), values[-1] or "", reasons), [*boxes, genres],
+                      result, api_visibility="private")
         if manifest.examples:
             gr.Examples([[example.get(name, "") for name in manifest.fields] for example in manifest.examples], boxes,
-                        outputs=result, fn=lambda *values: answer(tagger, list(values)), run_on_click=True,
+                        outputs=result, fn=lambda *values: answer(tagger, list(values), reasons), run_on_click=True,
                         cache_examples=False)
     return page
 
@@ -116,10 +139,12 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         tagger = Tagger.load(arguments.model)
+        reasons = read_map(arguments.model) if MAP in tagger.manifest.files else None
     except TagwrightError as error:
         sys.exit(f"error: {error}")
-    page = build_page(tagger)
-    page.launch(server_name=arguments.host, server_port=arguments.port, css=CSS, theme=gr.themes.Default(primary_hue="blue"))
+    page = build_page(tagger, reasons)
+    css = CSS if reasons is None else CSS + palette_page.CSS
+    page.launch(server_name=arguments.host, server_port=arguments.port, css=css, theme=gr.themes.Default(primary_hue="blue"))
 
 
 if __name__ == "__main__":

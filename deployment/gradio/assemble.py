@@ -14,9 +14,9 @@ from tagwright.bundle import MANIFEST, read_bundle, write_bundle
 from tagwright.errors import TagwrightError
 from tagwright.tagger import FILES
 
-APP_FILES = ["app.py", "README.md", "requirements.txt"]
-SERVING_MODULES = ["__init__.py", "errors.py", "text.py", "bundle.py", "decisions.py", "label_names.py", "tagger.py"]
-MODEL_FILES = ["config.json", "tokenizer.json", "tokenizer_config.json", FILES["int8"]]
+APP_FILES = ["app.py", "palette.py", "cover.py", "palette_page.py", "README.md", "requirements.txt"]
+SERVING_MODULES = ["__init__.py", "errors.py", "text.py", "bundle.py", "decisions.py", "label_names.py", "tagger.py", "hues.py"]
+MODEL_FILES = ["config.json", "tokenizer.json", "tokenizer_config.json", FILES["int8"], "hues.json"]
 
 
 def assemble(model: Path, out: Path) -> None:
