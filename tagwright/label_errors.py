@@ -58,10 +58,19 @@ def _one_label(given: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray
 
 
 def _many_labels(given: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """As `_one_label`. A row seems wrong where any of its label cells does."""
-    lists = [np.flatnonzero(row).tolist() for row in given]
-    wrong = multilabel_filter.find_multilabel_issues_per_class(lists, probabilities, n_jobs=1)
-    return wrong.any(1), given ^ wrong, multilabel_rank.get_label_quality_scores(lists, probabilities)
+    """As `_one_label`. A row seems wrong where any of its label cells does. A label that no row has, or every row, cannot be
+    told from the others' scores, and counts as right."""
+    wrong = np.zeros_like(given)
+    mixed = given.any(0) & ~given.all(0)
+    if not mixed.any():
+        return wrong.any(1), given, np.ones(len(given))
+    lists = _as_lists(given[:, mixed])
+    wrong[:, mixed] = multilabel_filter.find_multilabel_issues_per_class(lists, probabilities[:, mixed], n_jobs=1)
+    return wrong.any(1), given ^ wrong, multilabel_rank.get_label_quality_scores(_as_lists(given), probabilities)
+
+
+def _as_lists(given: np.ndarray) -> list[list[int]]:
+    return [np.flatnonzero(row).tolist() for row in given]
 
 
 def show_label_errors(folder: Path, task: str, console: Console) -> None:

@@ -99,13 +99,14 @@ def test_a_model_that_agrees_with_every_label_finds_no_error():
 @pytest.mark.filterwarnings("error")
 def test_a_label_with_a_row_or_none_does_no_harm(kind, make, rows_of_it):
     truth, probabilities = make(80)
-    others = np.flatnonzero((truth[:, 2] == 0) & (truth.sum(1) > 0))
-    chosen = np.concatenate([others, np.flatnonzero(truth[:, 2])[:rows_of_it]])
+    chosen = np.concatenate([np.flatnonzero(truth[:, 2] == 0), np.flatnonzero(truth[:, 2])[:rows_of_it]])
     given = truth[chosen]
-    wrong = others[:3]
-    given[:3] = np.roll(truth[wrong], 1 if kind == "multiclass" else 2, axis=1)
-    found = found_in(given, probabilities[chosen], kind, tests=30)
+    wrong = np.flatnonzero(given[:, 0] != given[:, 1])[0]
+    given[wrong, [0, 1]] = given[wrong, [1, 0]]
+    assert given[:, 2].sum() == rows_of_it
+    found = found_in(given, probabilities[chosen], kind, tests=20)
     assert list(found.columns) == COLUMNS
+    assert wrong + 1 in list(found["line"])
     assert len(found) < len(given) / 2
 
 
@@ -121,7 +122,10 @@ def test_a_handful_of_rows_is_enough(kind, make):
 def test_a_label_that_every_row_has():
     truth, probabilities = tags(40)
     truth[:, 0], probabilities[:, 0] = 1, 0.9
-    assert all("label 0" in labels for labels in found_in(truth[:, :2], probabilities[:, :2], "multilabel")["suggested"])
+    for columns in (6, 2):
+        found = found_in(truth[:, :columns], probabilities[:, :columns], "multilabel")
+        assert all("label 0" in labels for labels in found["suggested"])
+    assert found_in(np.ones_like(truth), probabilities, "multilabel").empty  # nothing to tell apart
 
 
 @pytest.fixture(scope="module")
