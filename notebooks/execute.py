@@ -23,7 +23,7 @@ from nbformat.v4 import new_code_cell
 from traitlets import default
 from traitlets.config import Config
 
-from tagwright.task import SAMPLE, Task
+from tagwright.task import Task
 
 HERE = Path(__file__).resolve().parent
 INJECTED = "injected-parameters"  # as papermill names it
@@ -126,7 +126,7 @@ def main() -> int:
     options = parser.parse_args()
     quick = options.quick or os.environ.get("QUICK") == "1"
     out = options.out or (HERE.parent / "build" / "notebooks" if quick else HERE)
-    data = options.data or (SAMPLE if quick and options.task and Task.load(options.task).sample else None)
+    data = options.data or ("sample" if quick and options.task and Task.load(options.task).sample else None)
     chosen = {"TASK": options.task, "DATA": data, "WORK": options.work and str(options.work.resolve()), "QUICK": quick}
     parameters = {name: value for name, value in chosen.items() if value}
     out.mkdir(parents=True, exist_ok=True)

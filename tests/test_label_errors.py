@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 from tiny import write_tiny
 
+from tagwright import evaluation
 from tagwright.dataset import Dataset
 from tagwright.errors import TagwrightError
 from tagwright.evaluation import LABEL_ERRORS, evaluate
@@ -152,7 +153,9 @@ def test_the_evaluation_writes_the_likeliest_and_counts_all(tiny, monkeypatch):
     assert all(texts[row["split"]][row["line"]] == row["text"] for row in rows)
     assert evaluate(task, folders.dataset, folders.model, folders.evaluation).get("skipped")
     monkeypatch.setattr(cleanlab, "__version__", "0")  # another one may find others
+    monkeypatch.setattr(evaluation, "LABEL_ERRORS", 1)
     assert "skipped" not in evaluate(task, folders.dataset, folders.model, folders.evaluation)
+    assert len((folders.evaluation / FILE).read_text(encoding="utf8").splitlines()) == 1
     assert "label_errors.py" not in NO_STAGE
 
 
