@@ -23,6 +23,8 @@ from nbformat.v4 import new_code_cell
 from traitlets import default
 from traitlets.config import Config
 
+from tagwright.task import Task
+
 HERE = Path(__file__).resolve().parent
 INJECTED = "injected-parameters"  # as papermill names it
 PROGRESS = "progress"  # our tag: what such a cell prints is only of interest while it runs
@@ -116,13 +118,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="notebooks to run, as 03 or 03_finetuning (default: all)")
     parser.add_argument("--task", help="another task than the one in the notebooks")
+    parser.add_argument("--data", help="where the task's rows are: a file, an archive, a folder, an address or the word sample "
+                                       "(default: where the task says; quick: its sample, if it has one)")
     parser.add_argument("--quick", action="store_true", help="one epoch on shortened texts")
     parser.add_argument("--work", type=Path, help="where the stages write (default: data/work)")
     parser.add_argument("--out", type=Path, help="where the executed copies go (default: in place; quick: build/notebooks)")
     options = parser.parse_args()
     quick = options.quick or os.environ.get("QUICK") == "1"
     out = options.out or (HERE.parent / "build" / "notebooks" if quick else HERE)
-    chosen = {"TASK": options.task, "WORK": options.work and str(options.work.resolve()), "QUICK": quick}
+    data = options.data or ("sample" if quick and options.task and Task.load(options.task).sample else None)
+    chosen = {"TASK": options.task, "DATA": data, "WORK": options.work and str(options.work.resolve()), "QUICK": quick}
     parameters = {name: value for name, value in chosen.items() if value}
     out.mkdir(parents=True, exist_ok=True)
     for path in notebooks(options.names):

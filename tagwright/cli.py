@@ -1,5 +1,5 @@
-"""`tagwright fetch|clean|pretrain|train|tune|compare|evaluate|quantize|tag|bulk|add-label|explain-hue|publish|pull|demo|where|
-collected|merge|export`: each stage as a command, and all of them as one.
+"""`tagwright fetch|clean|pretrain|train|tune|compare|evaluate|label-errors|quantize|tag|bulk|add-label|explain-hue|publish|pull|
+demo|where|collected|merge|export`: each stage as a command, and all of them as one.
 
 Faults in what the user gave end in one line and exit code 2; Ctrl-C ends with 130.
 """
@@ -120,6 +120,15 @@ def evaluate(name: TaskName, data: Data = None, work: Work = None, force: Force 
 
     task, folders = _open(name, work, data)
     _report(evaluate(task, folders.dataset, folders.model, folders.evaluation, force), folders.evaluation)
+
+
+@app.command()
+def label_errors(name: TaskName, work: Work = None) -> None:
+    """Show the validation and test rows that are likeliest to have wrong labels, as `evaluate` found them."""
+    from tagwright.label_errors import show_label_errors
+
+    task, folders = _open(name, work)
+    show_label_errors(folders.evaluation, task.name, Console())
 
 
 @app.command()

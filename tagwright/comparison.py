@@ -3,10 +3,12 @@
 Which model to take is a choice, so it is made on validation rows; no test row is looked at here.
 """
 
+import json
 import re
 import shutil
 from pathlib import Path
 
+import pandas as pd
 from rich.console import Console
 from rich.table import Table
 from tqdm.auto import tqdm
@@ -56,21 +58,42 @@ def compare_models(task: Task, data_dir: Path, model_dir: Path, out_dir: Path, f
     return found
 
 
+def comparison_table(kind: str, found: dict) -> pd.DataFrame:
+    """The result of `compare_models`, one row a model: encoder, the kind's headline score and macro-F1, each of the PyTorch
+    model and of its int8 form, and what the model weighs and takes (MB and ms: the int8 file)."""
+    names = {key: CARD_SCORES[kind][key] for key in (metrics.HEADLINE[kind], "macro_f1")}
+    forms = {"": "validation", ", int8": "validation_int8"}
+    return pd.DataFrame([
+        {"encoder": row["encoder"]}
+        | {name + form: row[where][key] for key, name in names.items() for form, where in forms.items()}
+        | {"million parameters": row["parameters"] / 1e6, "minutes of training": row["train_seconds"] / 60,
+           "MB": row["bytes"] / 1e6, "ms a text": row["ms_per_text"]} for row in found["rows"]])
+
+
 def show_comparison(task: Task, found: dict, console: Console) -> None:
     """The result of `compare_models` as a table, and a line for each model that is not in it."""
-    headline = metrics.HEADLINE[task.kind]
-    score = CARD_SCORES[task.kind][headline]
+    rows = comparison_table(task.kind, found)
     table = Table(title="Models on the validation rows (MB and ms: the int8 file)", title_justify="left")
-    table.add_column("model", overflow="fold")
-    for name in (score, f"{score} int8", "M parameters", "minutes of training", "MB", "ms a text"):
-        table.add_column(name, justify="right")
-    for row in found["rows"]:
-        table.add_row(row["encoder"], f"{row['validation'][headline]:.3f}", f"{row['validation_int8'][headline]:.3f}",
-                      f"{row['parameters'] / 1e6:.1f}", f"{row['train_seconds'] / 60:.1f}", f"{row['bytes'] / 1e6:.1f}",
-                      f"{row['ms_per_text']:.2f}")
+    for name in rows:
+        table.add_column(name, **({"overflow": "fold"} if name == "encoder" else {"justify": "right"}))
+    digits = [1 if name in ("million parameters", "minutes of training", "MB") else 2 if name == "ms a text" else 3
+              for name in rows.columns[1:]]
+    for encoder, *values in rows.itertuples(index=False):
+        table.add_row(encoder, *(f"{value:.{places}f}" for value, places in zip(values, digits, strict=True)))
     console.print(table)
     for encoder, reason in found["missing"].items():
         console.print(f"{encoder}: {reason}", soft_wrap=True, highlight=False, markup=False)
+
+
+def best_model(task: Task, model_dir: Path, out_dir: Path) -> tuple[str, Path]:
+    """The encoder whose int8 form did best on the validation rows when `compare_models` wrote to `out_dir`, and the folder of
+    its model; the task's own in `model_dir` where another is no better, or where nothing has been compared."""
+    file = out_dir / "comparison.json"
+    rows = json.loads(file.read_text(encoding="utf8"))["rows"] if file.is_file() else []
+    scores = {row["encoder"]: row["validation_int8"][metrics.HEADLINE[task.kind]] for row in rows}
+    known = [encoder for encoder in task.encoders if encoder in scores]  # the task's own first
+    best = max(known, key=scores.get, default=task.model.encoder)
+    return best, model_dir if best == task.model.encoder else out_dir / _folder_name(best) / "model"
 
 
 def measure(task: Task, data_dir: Path, model_dir: Path, out_dir: Path, force: bool = False) -> dict:

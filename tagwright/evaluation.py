@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import cleanlab
 import numpy as np
 import pandas as pd
 
@@ -9,25 +10,30 @@ from tagwright import hues, metrics
 from tagwright.baseline import TfidfBaseline
 from tagwright.bundle import read_bundle
 from tagwright.dataset import Dataset
+from tagwright.label_errors import FILE, find_label_errors
 from tagwright.model import load_tagger_model, load_tokenizer
 from tagwright.rows import to_json
 from tagwright.stage import Stage, read_record
 from tagwright.task import Task
 from tagwright.training import predict
 
+LABEL_ERRORS = 50
+
 
 def evaluate(task: Task, data_dir: Path, model_dir: Path, out_dir: Path, force: bool = False) -> dict:
     """The evaluation stage: score the test rows by the model and by the baseline; returns the run record.
 
     Thresholds come from validation rows, for both; where the labels stand for colours, the record's `hues` are both's
-    `hue_scores`. Writes `per_label.csv`, `mistakes.jsonl`, for multiclass also `confusion.csv` (true labels down, given ones
+    `hue_scores`. Writes `per_label.csv`, `mistakes.jsonl`, `label_errors.jsonl` (the likeliest LABEL_ERRORS of them, see
+    `find_label_errors`), for multiclass also `confusion.csv` (true labels down, given ones
     across), and `scores.npz` (arrays `validation`, `test`, `baseline_test`: probabilities, (rows, labels)). Raises
     TagwrightError where an earlier stage's folder is missing or changed.
     """
     dataset = Dataset.load(data_dir, task.name)
     read_record(model_dir, f"tagwright train {task.name}")
     manifest = read_bundle(model_dir)
-    stage = Stage("evaluate", out_dir, [data_dir, model_dir], {"baseline": "tfidf-logistic-regression"})
+    stage = Stage("evaluate", out_dir, [data_dir, model_dir],
+                  {"baseline": "tfidf-logistic-regression", "label_errors": f"cleanlab {cleanlab.__version__}"})
     if not force and (record := stage.unchanged()):
         return record
     texts = {part: list(getattr(dataset, part)["text"]) for part in ("train", "validation", "test")}
@@ -48,8 +54,10 @@ def evaluate(task: Task, data_dir: Path, model_dir: Path, out_dir: Path, force: 
         table = metrics.per_label(dataset.labels, y_test, scores["test"], thresholds, task.kind)
         table.to_csv(folder / "per_label.csv", index=False)
         mistakes = confident_mistakes(dataset, scores["test"], thresholds, kind=task.kind)
-        lines = [to_json(mistake) + "\n" for mistake in mistakes.to_dict("records")]
-        (folder / "mistakes.jsonl").write_text("".join(lines), encoding="utf8")
+        label_errors = find_label_errors(dataset, scores, task.kind)
+        for name, found in (("mistakes.jsonl", mistakes), (FILE, label_errors[:LABEL_ERRORS])):
+            lines = [to_json(row) + "\n" for row in found.to_dict("records")]
+            (folder / name).write_text("".join(lines), encoding="utf8")
         if task.kind == "multiclass":
             matrix = pd.DataFrame(metrics.confusion(y_test, scores["test"]), dataset.labels, dataset.labels)
             matrix.to_csv(folder / "confusion.csv", index_label="true label")
@@ -61,6 +69,7 @@ def evaluate(task: Task, data_dir: Path, model_dir: Path, out_dir: Path, force: 
                 "PyTorch": metrics.summary(y_test, scores["test"], thresholds, task.kind),
             },
             "calibration_error": round(metrics.calibration_error(y_test, scores["test"], kind=task.kind), 4),
+            "label_errors": {part: int((label_errors["split"] == part).sum()) for part in scores},  # those not written, too
         }
         if manifest.hues:
             reasons = hues.load_map(model_dir / hues.MAP)

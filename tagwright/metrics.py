@@ -94,6 +94,25 @@ def per_label(labels: list[str], y_true: np.ndarray, scores: np.ndarray, thresho
     return frame.sort_values(["support", "label"], ascending=[False, True], ignore_index=True)
 
 
+def beside_trivial(y_true: np.ndarray, scores: np.ndarray, thresholds: float | np.ndarray,
+                   kind: str = "multilabel") -> pd.DataFrame:
+    """A model beside one that knows nothing (first row): for multilabel one that gives no label, for multiclass one that always
+    gives the most frequent label of `y_true`. Two columns: a share that flatters it, and an F1 that does not."""
+    trivial = np.zeros(y_true.shape, dtype=bool)
+    if kind == "multiclass":
+        trivial[:, y_true.sum(0).argmax()] = True
+        name, measures = "always the most frequent label", {"accuracy": accuracy, "macro-F1": macro_f1}
+    else:
+        name, measures = "predict nothing", {"share of cells right": _cells_right, "micro-F1": micro_f1}
+    rows = {name: trivial, "this model": decide(scores, thresholds, kind)}
+    return pd.DataFrame({column: [measure(y_true, given) for given in rows.values()] for column, measure in measures.items()},
+                        index=list(rows))
+
+
+def _cells_right(y_true: np.ndarray, y_pred: np.ndarray) -> float:
+    return float(((y_true > 0) == (y_pred > 0)).mean())
+
+
 def confusion(y_true: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """For multiclass: how many rows of a label (row of the matrix) were given which label (column); ints, (labels, labels)."""
     size = scores.shape[1]

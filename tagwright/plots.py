@@ -9,7 +9,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
 from tagwright import metrics
@@ -266,6 +268,21 @@ def tuning(trials: pd.DataFrame, importances: Mapping[str, float], score: str) -
     return figure
 
 
+def swatches(hues: Mapping[str, Sequence[str]], title: str = "The hues of the cover") -> Figure:
+    """A palette: a patch of each colour (a name or a code that matplotlib knows), with its name and what brings it. `hues`:
+    colour → genres, maybe none of either."""
+    figure, (axes,) = _panels(1, 1, width=max(1.8 * len(hues), 4), height=2.2)
+    axes.spines[:].set_visible(False)
+    axes.set(title=title, xlim=(0, max(len(hues), 1)), ylim=(0, 1), xticks=[], yticks=[])
+    for place, (hue, genres) in enumerate(hues.items()):
+        axes.add_patch(Rectangle((place, 0), 1, 1, facecolor=hue, edgecolor=GREY, linewidth=0.5))  # white on white has an edge
+        lines = [_name(hue), "", *(_name(genre) for genre in genres)]
+        axes.text(place + 0.5, 0.5, "\n".join(lines), ha="center", va="center", fontsize=8, color=_text_color(hue))
+    if not hues:
+        axes.text(0.5, 0.5, "no hues", ha="center", va="center", color=GREY)
+    return figure
+
+
 def comparison(table: pd.DataFrame, score: str) -> Figure:
     """Several models' quality against their size and against their speed: the best are high up and at the left.
 
@@ -333,6 +350,14 @@ def _name(label: str) -> str:
     """A label as it can be shown: not too long, and no dollar sign taken for mathematics."""
     text = str(label) if len(str(label)) <= MAX_NAME + 8 else str(label)[: MAX_NAME - 1] + "…"
     return text.replace("\\$", "$").replace("$", r"\$")
+
+
+def _text_color(background: str) -> str:
+    """Black or white, whichever stands out more by WCAG's contrast; always at least 4.5 : 1."""
+    channels = np.array(to_rgb(background))
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    luminance = linear @ [0.2126, 0.7152, 0.0722]
+    return "black" if (luminance + 0.05) / 0.05 > 1.05 / (luminance + 0.05) else "white"
 
 
 def _wilson(share: np.ndarray, count: np.ndarray, z: float = 1.96) -> tuple[np.ndarray, np.ndarray]:

@@ -10,6 +10,7 @@ from tagwright.metrics import (
     CANDIDATES,
     accuracy,
     agreement,
+    beside_trivial,
     best_threshold,
     calibration,
     calibration_error,
@@ -241,3 +242,22 @@ def test_agreement_of_multiclass_compares_best_labels():
     found = agreement(CLASS_SCORES, other, np.zeros(3), "multiclass")
     assert found == pytest.approx({"decisions": 10 / 12, "label_sets": 3 / 4, "mean_difference": 0.6 / 12,
                                    "largest_difference": 0.2}, abs=1e-6)
+
+
+def test_a_model_beside_one_that_gives_no_label():
+    y_true = np.zeros((10, 20))
+    y_true[:, 0] = 1
+    scores = np.where(y_true > 0, 0.9, 0.1)
+    scores[0] = scores[0, ::-1]  # two cells wrong
+    table = beside_trivial(y_true, scores, 0.5)
+    assert list(table.index) == ["predict nothing", "this model"]
+    assert table["share of cells right"].tolist() == pytest.approx([0.95, 0.99])
+    assert table["micro-F1"].tolist() == pytest.approx([0, 0.9])
+
+
+def test_a_model_beside_one_that_always_gives_the_most_frequent_class():
+    y_true = np.eye(3)[[1, 1, 1, 0, 2]]
+    table = beside_trivial(y_true, np.eye(3)[[1, 1, 1, 0, 0]], 0, "multiclass")
+    assert list(table.index) == ["always the most frequent label", "this model"]
+    assert table["accuracy"].tolist() == pytest.approx([0.6, 0.8])
+    assert table["macro-F1"].tolist() == pytest.approx([0.75 / 3, (1 + 2 / 3) / 3])

@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import CSS4_COLORS, to_hex, to_rgb
 from matplotlib.figure import Figure
 
 from tagwright import metrics, plots
@@ -111,6 +112,26 @@ def test_names_of_models_stay_apart_and_at_their_points():
     assert [note.xy for note in notes.values()] == list(zip(MODELS["megabytes"], MODELS["quality"], strict=True))
     heights = sorted(note.xyann[1] for note in notes.values())
     assert min(np.diff(heights)) >= 0.07 * np.ptp(left.get_ylim())
+
+
+def test_a_palette_names_its_colours_and_can_be_read_on_each_of_them():
+    axes = plots.swatches({"midnightblue": ["horror", "a $1 thriller"], "white": []}).axes[0]
+    assert [text.get_text() for text in axes.texts] == ["midnightblue\n\nhorror\na \\$1 thriller", "white\n"]
+    assert [text.get_color() for text in axes.texts] == ["white", "black"]
+    assert [to_hex(patch.get_facecolor()) for patch in axes.patches] == ["#191970", "#ffffff"]
+    axes = plots.swatches(dict.fromkeys(CSS4_COLORS, ["romance"])).axes[0]
+    contrasts = [contrast(text.get_color(), hue) for text, hue in zip(axes.texts, CSS4_COLORS, strict=True)]
+    assert min(contrasts) > 4.5  # what WCAG 2 asks of small text
+    assert plots.swatches({}).axes[0].texts[0].get_text() == "no hues"
+    plots.swatches({}).savefig(io.BytesIO())
+
+
+def contrast(one: str, other: str) -> float:
+    """WCAG 2's contrast ratio of two colours."""
+    low, high = sorted(
+        sum(weight * (value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4)
+            for weight, value in zip((0.2126, 0.7152, 0.0722), to_rgb(color), strict=True)) for color in (one, other))
+    return (high + 0.05) / (low + 0.05)
 
 
 def test_best_and_worst_labels_do_not_overlap():
