@@ -33,7 +33,7 @@ setup: .venv/ready  ## create .venv and install the pinned packages (once; about
 	$(BIN)/pip install -q --no-deps -e .
 	@touch $@
 
-demo: setup  ## clean, train, evaluate, quantize and serve TASK=scifi (SERVE=0: do not; SOURCE=api SITE=… MAX=…: fetch first)
+demo: setup  ## clean, validate, train, evaluate, quantize, promote and serve TASK=scifi (SERVE=0: do not; SOURCE=api SITE=… MAX=…: fetch first)
 ifeq ($(SOURCE),api)
 	@$(BIN)/python stackapi/fetch_questions.py --site $(SITE) --max $(MAX)
 	@$(BIN)/tagwright export $(SITE)

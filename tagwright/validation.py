@@ -34,23 +34,22 @@ MAX_EXAMPLES, MAX_TEXT, MAX_LABELS = 5, 160, 40  # that are shown
 
 EXPLAINED = {
     "label list": "labels.json is a list of at least two different names.",
-    "schema": "Every file has the columns line (whole numbers), text (strings) and labels (lists of strings), no others, and no "
-              "cell without a value.",
+    "schema": "Every file has the columns line (whole numbers), text (strings) and labels (lists of strings), no others, and "
+              "no cell without a value.",
     "line numbers": "Lines are counted from 1.",
     "texts": "No text is empty.",
     "text lengths": f"No text is longer than {LONGEST_TEXT:,} characters.",
     "labels": "Every row has labels of labels.json, none of them twice, and exactly one where the task is multiclass.",
-    "duplicates": "No text stands twice in one of the files. Rows of a published test set stay as they are, so that theirs only "
-                  "warn.",
-    "contradictions": "Rows with the same text have the same labels, in whichever files they are.",
-    "leakage": "No text of the validation or test rows is among the rows that are learned from, or chosen by.",
-    "near leakage": "Nor is a near duplicate of one: a text that shares most of its three-word sequences, as many as the task's "
+    "duplicates": "No text stands twice in one of the files. A published test set stays as it is, so that its rows only warn.",
+    "contradictions": "Rows with the same text have the same labels, whichever files they are in.",
+    "leakage": "No text stands in two of the files: a model is not scored, or chosen, by rows that it has learned.",
+    "near leakage": "Nor does a near duplicate: a text that shares most of its three-word sequences, as many as the task's "
                     "split.near_duplicate says.",
-    "class balance": f"The most frequent label has at most {MAX_RATIO} times the rows of the rarest, and every label has rows to "
-                     "learn from and to be scored on.",
-    "drift": f"Each label has the same share of every split, or differs by no more than chance explains (exact test, {CHANCE:.0%} "
-             "for all labels together).",
-    "rejected rows": f"Cleaning refused at most {MAX_REJECTED:.0%} of the rows that were read; why, it says here.",
+    "class balance": f"The most frequent label has at most {MAX_RATIO} times the rows of the rarest, and every label has rows "
+                     "to learn it from and rows to score it on.",
+    "drift": "Each label has the same share of the training rows as of the others, or differs by no more than chance explains "
+             f"(exact test; for all labels together, chance is given {CHANCE:.0%}).",
+    "rejected rows": f"Cleaning refused at most {MAX_REJECTED:.0%} of the rows that were read. The first row for each reason:",
 }
 
 
@@ -180,7 +179,7 @@ def _schema(task: Task, parts: dict[str, pd.DataFrame]) -> Check:
             examples.append(_row(task, split, part, fault.index, detail))
         if not len(part):
             examples.append({"file": f"{split}.parquet", "detail": "no rows"})
-    return _failed("schema", examples) if examples else Check("schema", PASS, f"{_rows(sum(map(len, parts.values())))}")
+    return _failed("schema", examples) if examples else Check("schema", PASS, f"{sum(map(len, parts.values())):,} rows")
 
 
 def _cells(task: Task, labels: list[str], parts: dict[str, pd.DataFrame]) -> Iterator[Check]:
@@ -372,10 +371,6 @@ def _names(labels: Iterable[str]) -> str:
     return ", ".join(map(repr, labels)) or "none"
 
 
-def _rows(count: int) -> str:
-    return f"{count:,} rows"
-
-
 def _short(text: str) -> str:
     text = " ".join(text.split())
     return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
@@ -479,7 +474,8 @@ def _balance_table(rows: dict[str, int], counts: pd.DataFrame) -> str:
         for label, share in shown.iterrows())
     keys = "".join(f'<svg class="key" viewBox="0 0 1 1"><rect class="{split}" width="1" height="1"/></svg>{split}'
                    for split in SPLITS)
-    rest = f'<p class="soft">… and {len(counts) - len(shown):,} rarer labels: see {CHECKS}.</p>' if len(counts) > len(shown) else ""
+    rarer = len(counts) - len(shown)
+    rest = f'<p class="soft">… and {rarer:,} rarer labels: see {CHECKS}.</p>' if rarer else ""
     heads = "".join(f'<th class="number{" wide" if split == "validation" else ""}">{split}</th>' for split in SPLITS)
     return f"""<h2>Class balance</h2>
 <p class="soft">Share of each split's rows that have a label:{keys}</p>
