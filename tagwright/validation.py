@@ -167,16 +167,19 @@ def _schema(task: Task, parts: dict[str, pd.DataFrame]) -> Check:
 
     schema = pa.DataFrameSchema({
         "line": pa.Column("int64"), "text": pa.Column(str),
-        "labels": pa.Column(object, pa.Check(is_list, element_wise=True, error="not a list of strings")),
+        "labels": pa.Column(object, pa.Check(is_list, element_wise=True)),
     }, strict=True)
     words = {"column_in_schema": "a column that does not belong there", "column_in_dataframe": "the column is missing",
              "not_nullable": "no value"}
+    types = {"line": "not whole numbers", "text": "not strings", "labels": "not lists of strings"}
     examples = []
     for split, part in parts.items():
+        seen = set()  # a cell without a value is of the wrong type too
         for fault in _faults(schema, part):
             column = fault.failure_case if fault.column is None else fault.column
-            detail = f"{column}: {words.get(fault.check, str(fault.check).replace('dtype(', 'not of the type ').strip(')'))}"
-            examples.append(_row(task, split, part, fault.index, detail))
+            if (column, fault.index) not in seen:
+                examples.append(_row(task, split, part, fault.index, f"{column}: {words.get(fault.check) or types[column]}"))
+            seen.add((column, fault.index))
         if not len(part):
             examples.append({"file": f"{split}.parquet", "detail": "no rows"})
     return _failed("schema", examples) if examples else Check("schema", PASS, f"{sum(map(len, parts.values())):,} rows")
