@@ -405,9 +405,11 @@ th { font-weight: 600; }
 ul { margin: .3rem 0; padding-left: 1.1rem; }
 li { margin: .35rem 0; }
 q { display: block; color: var(--soft); font-size: .92rem; }
-svg { display: block; width: 100%; min-width: 6rem; height: 1.5rem; }
+td:first-child a { overflow-wrap: normal; white-space: nowrap; }
+.bars { display: block; width: 100%; min-width: 6rem; height: 1.5rem; }
 .train { fill: #0072B2; } .validation { fill: #E69F00; } .test { fill: #009E73; }
-.key { display: inline-block; width: .8rem; height: .8rem; margin: 0 .3rem 0 .8rem; vertical-align: -.05rem; }
+.key { white-space: nowrap; margin-left: .8rem; }
+.key svg { width: .8rem; height: .8rem; margin-right: .3rem; vertical-align: -.05rem; }
 a { color: inherit; }
 @media (max-width: 34rem) { .wide { display: none; } body { padding: .8rem; } }
 """
@@ -416,7 +418,8 @@ WORDS = {PASS: "Fit to train on", WARN: "Fit to train on, with warnings", FAIL: 
 
 def _page(task: Task, rows: dict[str, int], checks: list[Check], counts: pd.DataFrame) -> str:
     """The report. What comes from the data is escaped; the policy forbids scripts and whatever is elsewhere."""
-    worst = next((status for status in (FAIL, WARN) if any(check.status == status for check in checks)), PASS)
+    order = (FAIL, WARN, PASS, NOT_RUN)
+    worst = min((check.status for check in checks), key=order.index)
     title = f"{escape(task.name)}: is the data set sound?"
     sizes = ", ".join(f"{count:,} {name}" for name, count in rows.items())
     lines = "\n".join(
@@ -441,9 +444,9 @@ def _page(task: Task, rows: dict[str, int], checks: list[Check], counts: pd.Data
 {lines}
 </tbody>
 </table>
+<h2>Each check, the worst first</h2>
+{"".join(map(_section, sorted(checks, key=lambda check: order.index(check.status))))}
 {_balance_table(rows, counts)}
-<h2>Each check</h2>
-{"".join(map(_section, checks))}
 </body>
 </html>
 """
@@ -469,14 +472,14 @@ def _balance_table(rows: dict[str, int], counts: pd.DataFrame) -> str:
     longest = max(shares.to_numpy().max(), 1e-9)
     shown = shares.loc[counts.sum(axis=1).sort_values(ascending=False, kind="stable").index[:MAX_LABELS]]
     lines = "\n".join(
-        f'<tr><td>{escape(label)}</td><td><svg viewBox="0 0 100 15" preserveAspectRatio="none" aria-hidden="true">'
+        f'<tr><td>{escape(label)}</td><td><svg class="bars" viewBox="0 0 100 14" preserveAspectRatio="none" aria-hidden="true">'
         + "".join(f'<rect class="{split}" y="{5 * place}" width="{100 * share[split] / longest:.1f}" height="4"/>'
                   for place, split in enumerate(SPLITS))
         + "</svg></td>" + "".join(f'<td class="number{" wide" if split == "validation" else ""}">{share[split]:.1%}</td>'
                                   for split in SPLITS) + "</tr>"
         for label, share in shown.iterrows())
-    keys = "".join(f'<svg class="key" viewBox="0 0 1 1"><rect class="{split}" width="1" height="1"/></svg>{split}'
-                   for split in SPLITS)
+    keys = " ".join(f'<span class="key"><svg viewBox="0 0 1 1"><rect class="{split}" width="1" height="1"/></svg>{split}</span>'
+                    for split in SPLITS)
     rarer = len(counts) - len(shown)
     rest = f'<p class="soft">… and {rarer:,} rarer labels: see {CHECKS}.</p>' if rarer else ""
     heads = "".join(f'<th class="number{" wide" if split == "validation" else ""}">{split}</th>' for split in SPLITS)
