@@ -4,6 +4,7 @@ It is a choice, so it is made on validation rows. A model that was trained on an
 these very rows, so that its score on them would say nothing: such a one is not compared, and goes.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -105,12 +106,12 @@ def _why(best: dict, candidates: list[dict], measure: str) -> str:
 
 
 def _link(source: str, target: str) -> None:
-    """The file itself under a second name, which is safe since no stage changes a file that is written; a copy where the file
-    system knows no such names, or the places lie in two."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
+    """A network under a second name, which costs no disk and is safe, since no stage changes a file that is written; a copy
+    of what is small, and where the file system knows no second names or the places lie in two."""
+    if source.endswith((".onnx", ".safetensors")):
+        with contextlib.suppress(OSError):
+            return os.link(source, target)
+    shutil.copy2(source, target)
 
 
 def _added(folder: Path) -> dict[str, str]:
