@@ -98,7 +98,8 @@ def test_rows_that_fail_validation_are_not_trained_on(made, tmp_path):
     shutil.rmtree(folder / "work" / "books" / "model")
     dataset = Dataset.load(folder / "work" / "books" / "dataset")
     dataset.test.assign(line=0).to_parquet(folder / "work" / "books" / "dataset" / "test.parquet", index=False)
-    refused = subprocess.run([TAGWRIGHT, "demo", folder / "books.toml", "--work", folder / "work"], capture_output=True, text=True)
+    command = [TAGWRIGHT, "demo", folder / "books.toml", "--work", folder / "work"]
+    refused = subprocess.run(command, capture_output=True, text=True)
     assert refused.returncode == 2
     assert "line numbers" in refused.stderr
     assert not (folder / "work" / "books" / "model").exists()
@@ -125,7 +126,8 @@ def test_a_killed_run_goes_on(made, tmp_path):
 
 def test_the_promoted_model_is_what_the_commands_take(made):
     work = made / "work"
-    where = subprocess.run([TAGWRIGHT, "where", made / "books.toml", "--work", work], capture_output=True, text=True, check=True)
+    command = [TAGWRIGHT, "where", made / "books.toml", "--work", work]
+    where = subprocess.run(command, capture_output=True, text=True, check=True)
     assert where.stdout == f"{work / 'books' / 'best'}\n"
     (work / "texts.txt").write_text("cats1 cats2\n")
     tagged = subprocess.run([TAGWRIGHT, "tag", work / "texts.txt", "--out", work / "tags.csv", "--work", work],
@@ -151,11 +153,12 @@ def test_the_services_job_makes_the_same_model_as_the_command(made, tmp_path):
     ours, theirs = made / "work" / "books", folder / "work" / "books"
     for place in ("dataset", "model", "tagger"):
         assert files(ours / place) == files(theirs / place)
-    assert read_bundle(ours / "best").checksum == read_bundle(tmp_path / "models" / outcome["model"]).checksum
+    promoted = tmp_path / "models" / outcome["model"]
+    assert read_bundle(ours / "best").checksum == read_bundle(promoted).checksum
     texts = list(Dataset.load(ours / "dataset").test["text"])
     assert len(texts) > 50
     for precision in FILES:
-        logits = [Tagger.load(place, precision).logits(texts) for place in (ours / "best", tmp_path / "models" / outcome["model"])]
+        logits = [Tagger.load(model, precision).logits(texts) for model in (ours / "best", promoted)]
         assert np.array_equal(*logits)
     assert not (theirs / "best").exists()  # the service's registry is where its models are promoted
 
