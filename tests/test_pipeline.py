@@ -146,7 +146,7 @@ def test_the_services_job_makes_the_same_model_as_the_command(made, tmp_path):
     arguments = [json.dumps({"rows": "rows.jsonl", "settings": {}}), settings.model_dump_json()]
     job = subprocess.Popen([sys.executable, "-m", "service.work", "train", folder.name, *arguments], stdin=subprocess.PIPE,
                            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "deployment")])})
-    assert job.wait(180) == 0
+    assert job.wait(300) == 0
     outcome = json.loads((folder / "outcome.json").read_text())
     assert outcome["message"].endswith("on its test rows, and it answers now")
 
