@@ -36,7 +36,7 @@ setup: .venv/ready  ## create .venv and install the pinned packages (once; about
 	$(BIN)/pip install -q --no-deps -e .
 	@touch $@
 
-demo: setup  ## clean, train, evaluate, quantize and serve TASK=scifi (DATA=sample, or another place; SERVE=0: do not; SOURCE=api SITE=… MAX=…: fetch first)
+demo: setup  ## every stage for TASK=scifi, then its page (DATA=sample, or another place; SERVE=0: no page; SOURCE=api SITE=… MAX=…: fetch first)
 ifeq ($(SOURCE),api)
 	@$(BIN)/python stackapi/fetch_questions.py --site $(SITE) --max $(MAX)
 	@$(BIN)/tagwright export $(SITE)

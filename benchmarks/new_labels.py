@@ -57,7 +57,7 @@ def train_without(task: Task, labels: list[str], root: Path) -> Folders:
     """Every stage of a task whose data set lacks these labels, under `root`."""
     whole = Folders.of(task).dataset
     clean(task, task.raw_path(), whole)
-    folders = Folders(*(root / name for name in Folders._fields))
+    folders = Folders.under(root)
     hide(whole, labels, folders.dataset)
     train(task, folders.dataset, folders.model)
     evaluate(task, folders.dataset, folders.model, folders.evaluation)

@@ -280,7 +280,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="see in two minutes that it works, and write nothing")
     options = parser.parse_args()
     task, plan = Task.load("scifi"), QUICK if options.quick else Plan()
-    model, titles = options.model or Folders.of(task).tagger, sample_titles(task)
+    model, titles = options.model or Folders.of(task).answering, sample_titles(task)
     checksum, measured_at = read_bundle(model).checksum, commit()  # before the files that are written here change it
     before = json.loads(RESULTS.read_text(encoding="utf8")) if RESULTS.exists() else {}
     measured = {name: before[name] for name in SECTIONS if name in before} if before.get("model") == checksum else {}

@@ -123,7 +123,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="a model folder (default: the task's)")
     options = parser.parse_args()
     task = Task.load(options.task)
-    folder = options.model or Folders.of(task).tagger
+    folder = options.model or Folders.of(task).answering
     checksum = read_bundle(folder).checksum
     before = json.loads(RESULTS.read_text(encoding="utf8")) if RESULTS.exists() else {}
     sizes = before["sizes"] if before.get("model") == checksum else {}

@@ -1,5 +1,5 @@
-"""`tagwright fetch|clean|pretrain|train|tune|compare|evaluate|label-errors|quantize|tag|bulk|add-label|explain-hue|publish|pull|
-demo|where|collected|merge|export`: each stage as a command, and all of them as one.
+"""`tagwright fetch|clean|validate|pretrain|train|tune|compare|evaluate|label-errors|quantize|promote|tag|bulk|add-label|
+explain-hue|publish|pull|demo|where|collected|merge|export`: each stage as a command, and all of them as one.
 
 Faults in what the user gave end in one line and exit code 2; Ctrl-C ends with 130.
 """
@@ -54,6 +54,20 @@ def clean(name: TaskName, data: Data = None, work: Work = None, force: Force = F
 
     task, folders = _open(name, work, data)
     _report(clean(task, task.raw_path(), folders.dataset, force), folders.dataset)
+
+
+@app.command()
+def validate(name: TaskName, work: Work = None, force: Force = False) -> None:
+    """Check the cleaned rows, and write a report on them."""
+    from tagwright.validation import InvalidDataset, show_checks, validate
+
+    task, folders = _open(name, work)
+    try:
+        record = validate(task, folders.dataset, folders.validation, force)
+    except InvalidDataset as fault:
+        show_checks(fault.record, folders.validation, Console())
+        raise
+    show_checks(record, folders.validation, Console())
 
 
 @app.command()
@@ -142,6 +156,15 @@ def quantize(name: TaskName,
     formats = [form.strip() for form in to.split(",")]
     record = quantize(task, folders.dataset, folders.model, folders.evaluation, folders.tagger, force, formats)
     _report(record, folders.tagger)
+
+
+@app.command()
+def promote(name: TaskName, work: Work = None, force: Force = False) -> None:
+    """Let the best of the task's models answer: the new one, those that were compared, and the one that does now."""
+    from tagwright.promotion import promote, show_promotion
+
+    task, folders = _open(name, work)
+    show_promotion(promote(task, folders.dataset, folders.tagger, folders.models, folders.best, force), Console())
 
 
 @app.command()
@@ -273,7 +296,7 @@ def demo(name: TaskName, data: Data = None, work: Work = None, force: Force = Fa
     console = Console()
     records = run_pipeline(task, folders, force, console)
     show_results(records, console)
-    _show_tags(Tagger.load(folders.tagger), task.demo.examples)
+    _show_tags(Tagger.load(folders.best), task.demo.examples)
 
 
 @app.command()
@@ -328,8 +351,8 @@ def export(site: Annotated[str, typer.Argument(help="The site, as `tagwright col
 
 @app.command()
 def where(name: TaskName, data: Data = None, work: Work = None) -> None:
-    """Print the folder of a task's finished model."""
-    print(_open(name, work, data)[1].tagger)
+    """Print the folder of the task's model that answers."""
+    print(_open(name, work, data)[1].answering)
 
 
 def show_collected(store, console: Console) -> None:
@@ -378,14 +401,14 @@ def _open(name: str, work: Path | None, data: str | None = None) -> tuple[Task, 
 def _model_folder(name: str | None, work: Path | None) -> Path:
     """The model folder itself, or that of a task; without a name the only one in the work folder."""
     if name is not None:
-        return Path(name) if (Path(name) / MANIFEST).is_file() else _open(name, work)[1].tagger
+        return Path(name) if (Path(name) / MANIFEST).is_file() else _open(name, work)[1].answering
     root = work or ROOT / "data" / "work"
-    found = sorted(manifest.parent for manifest in root.glob(f"*/tagger/{MANIFEST}"))
+    found = sorted({manifest.parent.parent for name in ("best", "tagger") for manifest in root.glob(f"*/{name}/{MANIFEST}")})
     if not found:
         raise TagwrightError(f"{root} holds no model yet; `tagwright demo TASK` makes one, or name a model folder with --model")
     if len(found) > 1:
-        raise TagwrightError(f"which model? Choose with --model: {', '.join(folder.parent.name for folder in found)}")
-    return found[0]
+        raise TagwrightError(f"which model? Choose with --model: {', '.join(folder.name for folder in found)}")
+    return Folders.under(found[0]).answering
 
 
 def _show_tagged(counts: dict, folder: Path, out: Path) -> None:

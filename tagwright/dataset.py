@@ -354,29 +354,12 @@ def _prepare(task: Task, row: Row, rejects: Rejects) -> bool:
 
 def merge_duplicates(rows: list[Row], threshold: float, rejects: Rejects, unite: bool) -> list[Row]:
     """One row, the first, for each group of exact or near duplicates. If `unite`, its labels are the union of theirs;
-    otherwise they are its own, and a twin with others is refused as one that contradicts.
-
-    Two texts are near duplicates where the Jaccard similarity of their word 3-shingles is at least `threshold`. Found
-    exactly, not by hashing: two such sets must share one of their rarest few shingles (the prefix filter of
-    Bayardo, Ma and Srikant, "Scaling up all pairs similarity search", WWW 2007). Rows of a published test set stay as
-    they are, and it is their training twins that go.
-    """
-    shingles = [_shingles(row.text) for row in rows]
-    frequency = Counter(shingle for each in shingles for shingle in each)
-    order = sorted(range(len(rows)), key=lambda index: not rows[index].is_test)  # stable: test rows first
-    holders: dict[int, list[int]] = defaultdict(list)  # rare shingle -> kept rows that have it in their prefix
+    otherwise they are its own, and a twin with others is refused as one that contradicts. Rows of a published test set stay
+    as they are, and it is their training twins that go."""
     kept = []
-    for index in tqdm(order, desc="find duplicates", unit=" rows", disable=None):
-        own = shingles[index]
-        ranked = sorted(own, key=lambda shingle: (frequency[shingle], shingle))
-        prefix = ranked[: len(own) - math.ceil(threshold * len(own)) + 1]
-        twin = None if rows[index].is_test else next(
-            (other for other in sorted({other for shingle in prefix for other in holders[shingle]})
-             if len(own & shingles[other]) >= threshold * len(own | shingles[other])), None)
+    for index, twin in find_twins(rows, threshold):
         if twin is None:
             kept.append(index)
-            for shingle in prefix:
-                holders[shingle].append(index)
             continue
         first, second = rows[twin], rows[index]
         detail = f"of line {first.line}" + (f" of {first.file}" if first.file != second.file else "")
@@ -386,6 +369,31 @@ def merge_duplicates(rows: list[Row], threshold: float, rejects: Rejects, unite:
         if unite and not first.is_test:
             first.labels = list(dict.fromkeys(first.labels + second.labels))
     return [rows[index] for index in sorted(kept)]
+
+
+def find_twins(rows: list[Row], threshold: float) -> Iterator[tuple[int, int | None]]:
+    """Each row's index, those of test rows first, with that of the first row before it of which it is an exact or near
+    duplicate; None where there is none, and for test rows. A row that has a twin is not itself one to others.
+
+    Two texts are near duplicates where the Jaccard similarity of their word 3-shingles is at least `threshold`. Found
+    exactly, not by hashing: two such sets must share one of their rarest few shingles (the prefix filter of
+    Bayardo, Ma and Srikant, "Scaling up all pairs similarity search", WWW 2007).
+    """
+    shingles = [_shingles(row.text) for row in rows]
+    frequency = Counter(shingle for each in shingles for shingle in each)
+    order = sorted(range(len(rows)), key=lambda index: not rows[index].is_test)  # stable: test rows first
+    holders: dict[int, list[int]] = defaultdict(list)  # rare shingle -> kept rows that have it in their prefix
+    for index in tqdm(order, desc="find duplicates", unit=" rows", disable=None):
+        own = shingles[index]
+        ranked = sorted(own, key=lambda shingle: (frequency[shingle], shingle))
+        prefix = ranked[: len(own) - math.ceil(threshold * len(own)) + 1]
+        twin = None if rows[index].is_test else next(
+            (other for other in sorted({other for shingle in prefix for other in holders[shingle]})
+             if len(own & shingles[other]) >= threshold * len(own | shingles[other])), None)
+        if twin is None:
+            for shingle in prefix:
+                holders[shingle].append(index)
+        yield index, twin
 
 
 def _shingles(text: str) -> set[int]:

@@ -25,9 +25,9 @@ def evaluate(task: Task, data_dir: Path, model_dir: Path, out_dir: Path, force: 
 
     Thresholds come from validation rows, for both; where the labels stand for colours, the record's `hues` are both's
     `hue_scores`. Writes `per_label.csv`, `mistakes.jsonl`, `label_errors.jsonl` (the likeliest LABEL_ERRORS of them, see
-    `find_label_errors`), for multiclass also `confusion.csv` (true labels down, given ones
-    across), and `scores.npz` (arrays `validation`, `test`, `baseline_test`: probabilities, (rows, labels)). Raises
-    TagwrightError where an earlier stage's folder is missing or changed.
+    `find_label_errors`), for multiclass also `confusion.csv` (true labels down, given ones across), and `scores.npz` (arrays
+    `validation`, `test`, `baseline_test`: probabilities, (rows, labels)). Raises TagwrightError where an earlier stage's
+    folder is missing or changed.
     """
     dataset = Dataset.load(data_dir, task.name)
     read_record(model_dir, f"tagwright train {task.name}")

@@ -50,8 +50,8 @@ class Stage:
         self.name, self.out_dir = name, Path(out_dir)
         recover(self.out_dir)
         self.started = time.time()
-        self.record = {"stage": name, "settings": settings}
         inputs = [content_id(path) for path in inputs]
+        self.record = {"stage": name, "settings": settings, "inputs": inputs}
         self.made_of = {"stage": name, "code": _code_id(), "settings": settings, "inputs": inputs}
         self.fingerprint = hashlib.sha256(json.dumps(self.made_of, sort_keys=True, default=str).encode()).hexdigest()
 

@@ -23,7 +23,7 @@ TEXTS_A_THREAD = 16  # in a batch: more at once no longer fit into a core's cach
 class Tagger:
     """A loaded model folder.
 
-    >>> tagger = Tagger.load("data/work/scifi/tagger")                              # doctest: +SKIP
+    >>> tagger = Tagger.load("data/work/scifi/best")                                # doctest: +SKIP
     >>> tagger.tag([{"title": "Who built the first robot?", "body": "In Asimov."}])  # doctest: +SKIP
     [[('isaac-asimov', 0.83), ('robots', 0.71)]]
     """

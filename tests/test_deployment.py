@@ -131,7 +131,7 @@ def test_the_api_image_has_all_that_is_imported():
 
 def test_the_worker_image_has_all_that_training_imports():
     needed = imported(["tagwright.bulk", "tagwright.training", "tagwright.evaluation", "tagwright.onnx_export",
-                       "service.worker"], inside_functions=True)
+                       "service.worker", "service.training"], inside_functions=True)
     assert {"torch", "fastai"} <= needed
     assert not needed - installed_by(SERVING, TRAINING) - set(requirements(ROOT / "requirements-nodeps.txt"))
 

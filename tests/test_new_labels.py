@@ -182,7 +182,7 @@ def test_a_folder_scores_added_labels_in_every_form_as_the_tagger_does(made, fol
 def test_what_was_added_stays_when_the_folder_is_made_again_until_it_is_trained(made, tmp_path):
     task, folders = made
     root = shutil.copytree(folders.dataset.parent, tmp_path / "books")
-    ours = Folders(*(root / name for name in Folders._fields))
+    ours = Folders.under(root)
     add_labels(ours.tagger, ["stars"])
     assert run_stages(task, ours)["skipped"]  # the stage finds its folder as it should be
     assert run_stages(task, ours, force=True)["added"] == {"stars": ""}

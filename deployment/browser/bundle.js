@@ -4,7 +4,7 @@ import { cp, mkdir, stat } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { FORMATS, formatsOf, readManifest } from "./src/manifest.js";
 
-export const MODEL = resolve(process.env.TAGWRIGHT_MODEL ?? join(import.meta.dirname, "../../data/work/scifi/tagger"));
+export const MODEL = resolve(process.env.TAGWRIGHT_MODEL ?? join(import.meta.dirname, "../../data/work/scifi/best"));
 export const RUNTIME = join(import.meta.dirname, "node_modules/onnxruntime-web/dist");
 const DESCRIPTION = ["tagwright.json", "config.json", "tokenizer.json", "tokenizer_config.json"];
 

@@ -10,7 +10,7 @@ const TEXTS = [
 ];
 
 async function main() {
-  const folder = process.argv[2] ?? process.env.TAGWRIGHT_MODEL ?? "../../data/work/scifi/tagger";
+  const folder = process.argv[2] ?? process.env.TAGWRIGHT_MODEL ?? "../../data/work/scifi/best";
   const tagger = await Tagger.load(folder);
   const { examples, fields } = tagger.manifest;
   const texts = [...examples, ...TEXTS];
