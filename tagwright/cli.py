@@ -57,11 +57,11 @@ def clean(name: TaskName, data: Data = None, work: Work = None, force: Force = F
 
 
 @app.command()
-def validate(name: TaskName, work: Work = None, force: Force = False) -> None:
+def validate(name: TaskName, data: Data = None, work: Work = None, force: Force = False) -> None:
     """Check the cleaned rows, and write a report on them."""
     from tagwright.validation import InvalidDataset, show_checks, validate
 
-    task, folders = _open(name, work)
+    task, folders = _open(name, work, data)
     try:
         record = validate(task, folders.dataset, folders.validation, force)
     except InvalidDataset as fault:
@@ -137,11 +137,11 @@ def evaluate(name: TaskName, data: Data = None, work: Work = None, force: Force 
 
 
 @app.command()
-def label_errors(name: TaskName, work: Work = None) -> None:
+def label_errors(name: TaskName, data: Data = None, work: Work = None) -> None:
     """Show the validation and test rows that are likeliest to have wrong labels, as `evaluate` found them."""
     from tagwright.label_errors import show_label_errors
 
-    task, folders = _open(name, work)
+    task, folders = _open(name, work, data)
     show_label_errors(folders.evaluation, task.name, Console())
 
 
@@ -159,11 +159,11 @@ def quantize(name: TaskName,
 
 
 @app.command()
-def promote(name: TaskName, work: Work = None, force: Force = False) -> None:
+def promote(name: TaskName, data: Data = None, work: Work = None, force: Force = False) -> None:
     """Let the best of the task's models answer: the new one, those that were compared, and the one that does now."""
     from tagwright.promotion import promote, show_promotion
 
-    task, folders = _open(name, work)
+    task, folders = _open(name, work, data)
     show_promotion(promote(task, folders.dataset, folders.tagger, folders.models, folders.best, force), Console())
 
 

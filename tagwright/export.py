@@ -33,19 +33,21 @@ template = "{{title}}\\n\\n{{{body}}}"
 
 [labels]
 field = "{labels}"
-min_share = 0.002      # {labels} on fewer than 0.2 % of the rows are dropped
+{label_keys}min_share = 0.002      # {labels} on fewer than 0.2 % of the rows are dropped
 min_rows = 8
 '''
 
 
 class Form(NamedTuple):
-    """How the items of a site become a table and a task: `columns` are the table's, with the item's fields that fill them."""
+    """How the items of a site become a table and a task: `columns` are the table's, with the item's fields that fill them, and
+    `label_keys` are lines for the task's [labels]."""
 
     title: str
     attribution: str
     body: str
     labels: str
     columns: dict[str, str]
+    label_keys: str = ""
 
     @property
     def schema(self) -> pa.Schema:
@@ -58,7 +60,10 @@ class Form(NamedTuple):
 QUESTIONS = Form("Questions of {site} → tags", "Questions and tags by the users of {site}.", "description", "tags",
                  {"title": "title", "url": "url", "description": "body", "tags": "tags"})
 BOOKS = Form("Books of {site} → genres", "Titles, blurbs and genres by the authors of {site}.", "blurb", "genres",
-             {"title": "title", "author": "author", "blurb": "body", "genres": "tags", "url": "url"})
+             {"title": "title", "author": "author", "blurb": "body", "genres": "tags", "url": "url"},
+             'format = "paths"        # "Fiction » Romance": each part but "fiction" is a label\n'
+             'most_telling = 10       # of a book\'s genres those that the fewest other books have\n'
+             'hues = "mapped"         # each genre stands for colours of a cover\n')
 
 
 def form_of(store: ItemStore, site: str) -> Form:
@@ -100,7 +105,7 @@ def write_task(site: str, file: Path, form: Form = QUESTIONS) -> Path:
         name = re.sub(r"[^a-z0-9]+", "-", site.lower()).strip("-") + "-collected"
         values = {"name": name, "title": form.title.format(site=site), "attribution": form.attribution.format(site=site)}
         task.write_text(TASK.format(site=site, file=json.dumps(file.name, ensure_ascii=False), body=form.body,
-                                    labels=form.labels, **values), encoding="utf8")
+                                    labels=form.labels, label_keys=form.label_keys, **values), encoding="utf8")
     return task
 
 

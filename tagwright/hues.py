@@ -117,6 +117,8 @@ def load_map(path: Path) -> dict[str, Reason]:
     that whoever shows it can put it into a style."""
     try:
         reasons = {genre: Reason(genre, **entry) for genre, entry in json.loads(path.read_text(encoding="utf8")).items()}
+        if not all(isinstance(reason.hues, list) for reason in reasons.values()):
+            raise TypeError("the hues of a genre are no list")
         wrong = next((hue for reason in reasons.values() for hue in reason.hues if not re.fullmatch("[a-z]+", hue)), None)
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise TagwrightError(f"{path}: not a readable map of hues: {error}") from None

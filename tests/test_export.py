@@ -76,7 +76,8 @@ def test_books_become_a_table_of_blurbs_and_genres(tmp_path, ending):
     assert (task.input.fields, task.labels.field) == (["title", "blurb"], "genres")
     clean(task, task.raw_path(), tmp_path / "dataset")
     dataset = Dataset.load(tmp_path / "dataset")
-    assert sorted(dataset.labels) == sorted(sum(genres, []))
+    assert sorted(dataset.labels) == ["historical, old", "romance", "travel"]
+    assert all(len(row) for row in dataset.train["hues"])
     if ending == "csv":
         with file.open(newline="", encoding="utf8") as stream:
             first, second, *_ = csv.DictReader(stream)

@@ -791,7 +791,7 @@ def test_a_visit_to_the_real_service(browser, service, tmp_path):
     wait(browser, lambda: len(texts(browser, "#job-list tbody tr")) >= 1, 90)
     wait(browser, lambda: "Done" in first_job(browser), 90)
     assert first_job(browser).startswith("Train books")
-    assert "words has other labels and cannot be compared, so it goes on answering" in first_job(browser)
+    assert "words is of another task, words, and goes on answering" in first_job(browser)
     assert len(texts(browser, "#job-list tbody tr")) == 3
     trained = service.http.get("/v1/jobs").json()["jobs"][0]["model"]
     wait(browser, lambda: browser.find_elements(By.CSS_SELECTOR, f"[aria-label='Use: {trained}']"))

@@ -1,7 +1,10 @@
 """Training jobs through a real worker: the curve, what goes live, and what happens to a training that is stopped."""
 
 import json
+import os
+import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -12,7 +15,7 @@ from service.training import promote
 from services import Services, wait_for
 from tiny import write_tiny
 
-from tagwright.bundle import read_bundle
+from tagwright.bundle import CARD, MANIFEST, read_bundle, write_bundle
 from tagwright.pipeline import Folders
 from tagwright.task import Task
 
@@ -127,4 +130,10 @@ def test_what_was_promoted_before_a_kill_is_told_again(demo_run, tmp_path):
     equal = promote("scifi-2", folders.tagger, folders.dataset, registry)
     assert registry.state()["active"] == "scifi-1"  # as good is not better
     assert equal["message"].endswith("on the same rows; scifi-1 answers now")
+    sample = tmp_path / "sample"
+    shutil.copytree(folders.tagger, sample, copy_function=os.link, ignore=shutil.ignore_patterns(MANIFEST, CARD))
+    write_bundle(sample, replace(read_bundle(folders.tagger), task="scifi-sample"))
+    other = promote("scifi-3", sample, folders.dataset, registry)
+    assert registry.state()["active"] == "scifi-1"
+    assert other["message"].endswith("scifi-1 is of another task, scifi, and goes on answering")
     assert read_bundle(registry.folder("scifi-2")).checksum == read_bundle(folders.tagger).checksum

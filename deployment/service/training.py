@@ -31,12 +31,16 @@ def promote(name: str, model: Path, dataset_dir: Path, registry: Registry) -> di
     """Take a model in, and let it answer if it beats the one that does."""
     active, dataset = registry.state()["active"], Dataset.load(dataset_dir)
     registry.add(model, name)
-    measure = metrics.HEADLINE[read_bundle(model).kind]
+    manifest = read_bundle(model)
+    measure = metrics.HEADLINE[manifest.kind]
     new = score(model, dataset, "test")
     message = f"{measure.replace('micro_f1', 'micro-F1')} {new:.3f} on its test rows"
     if active in (None, name):  # its own name: the last step was done before, and only what came of it not yet told
         message += ", and it answers now"
         better = active is None
+    elif (task := read_bundle(registry.folder(active)).task) != manifest.task:
+        message += f"; {active} is of another task, {task}, and goes on answering"
+        better = False
     elif (old := score(registry.folder(active), dataset, "test")) is None:
         message += f"; {active} has other labels and cannot be compared, so it goes on answering"
         better = False
