@@ -126,6 +126,9 @@ def model_card(manifest: Manifest) -> str:
     ]
     if networks := [f"| `{file}` | {what} |" for file, what in NETWORKS.items() if file in manifest.files]:
         lines += ["## Files", "", "| file | format |", "|---|---|", *networks, ""]
+    if manifest.hues:
+        lines += ["`hues.json` says which CSS colours a genre stands for, and why; this model's labels are "
+                  + ("genres." if manifest.hues == "mapped" else "such colours."), ""]
     if rows := [(name, scores) for name, scores in manifest.metrics.items() if "micro_f1" in scores]:
         shown = CARD_SCORES[manifest.kind]
         lines += ["## Scores", "",

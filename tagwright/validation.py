@@ -34,8 +34,8 @@ MAX_EXAMPLES, MAX_TEXT, MAX_LABELS = 5, 160, 40  # that are shown
 
 EXPLAINED = {
     "label list": "labels.json is a list of at least two different names.",
-    "schema": "Every file has the columns line (whole numbers), text (strings) and labels (lists of strings), no others, and "
-              "no cell without a value.",
+    "schema": "Every file has the columns line (whole numbers), text (strings), labels (lists of strings) and, where the "
+              "labels stand for colours, hues (lists of strings), no others, and no cell without a value.",
     "line numbers": "Lines are counted from 1.",
     "texts": "No text is empty.",
     "text lengths": f"No text is longer than {LONGEST_TEXT:,} characters.",
@@ -87,7 +87,7 @@ def validate(task: Task, data_dir: Path, out_dir: Path, force: bool = False) -> 
     files = [*(data_dir / f"{split}.parquet" for split in SPLITS), data_dir / "labels.json", data_dir / "rejected.jsonl"]
     if not files[-1].is_file():
         raise TagwrightError(f"{files[-1]}: not there; make it again with `tagwright clean {task.name} --force`")
-    stage = Stage("validate", out_dir, files, task.model_dump(include={"name", "title", "kind", "source", "split"}))
+    stage = Stage("validate", out_dir, files, task.model_dump(include={"name", "title", "kind", "source", "labels", "split"}))
     record = None if force else stage.unchanged()
     if record is None:
         parts = {split: getattr(dataset, split) for split in SPLITS}
@@ -165,13 +165,14 @@ def _schema(task: Task, parts: dict[str, pd.DataFrame]) -> Check:
     def is_list(cell) -> bool:
         return isinstance(cell, np.ndarray) and all(isinstance(label, str) for label in cell)
 
+    lists = ["labels", "hues"] if task.labels.hues else ["labels"]
     schema = pa.DataFrameSchema({
         "line": pa.Column("int64"), "text": pa.Column(str),
-        "labels": pa.Column(object, pa.Check(is_list, element_wise=True)),
+        **{name: pa.Column(object, pa.Check(is_list, element_wise=True)) for name in lists},
     }, strict=True)
     words = {"column_in_schema": "a column that does not belong there", "column_in_dataframe": "the column is missing",
              "not_nullable": "no value"}
-    types = {"line": "not whole numbers", "text": "not strings", "labels": "not lists of strings"}
+    types = {"line": "not whole numbers", "text": "not strings"} | dict.fromkeys(lists, "not lists of strings")
     examples = []
     for split, part in parts.items():
         seen = set()  # a cell without a value is of the wrong type too
@@ -341,7 +342,9 @@ def _row(task: Task, split: str, part: pd.DataFrame, row: int | None, detail: st
         return example
     cells = part.iloc[int(row)]
     line = cells.get("line")
-    source = task.source.test_path if split == "test" and task.split.by == "file" else task.source.path
+    source = task.source.member or task.source.path
+    if split == "test" and task.split.by == "file":
+        source = task.source.test_member or task.source.test_path
     return example | {"row": int(row) + 1, "line": int(line) if pd.notna(line) else None, "source": source,
                       "text": _short(str(cells.get("text", "")))}
 

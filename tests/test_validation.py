@@ -45,7 +45,8 @@ def made(tmp_path_factory) -> dict[str, tuple[Task, Path]]:
     """Sound data sets: task and folder by kind."""
     found = {}
     for name, kind, tables in [("multilabel", "multilabel", {}), ("multiclass", "multiclass", {}),
-                               ("published", "multiclass", {"split": {"by": "position", "test_rows": 60}})]:
+                               ("published", "multiclass", {"split": {"by": "position", "test_rows": 60}}),
+                               ("colours", "multilabel", {"labels": {"hues": "mapped"}})]:
         folder = tmp_path_factory.mktemp(name)
         found[name] = make(folder, kind, **tables), folder / "work" / "books" / "dataset"
     return found
@@ -114,7 +115,14 @@ def published(made, tmp_path) -> Broken:
     return Broken(*made["published"], tmp_path)
 
 
-@pytest.mark.parametrize("name", ["multilabel", "multiclass", "published"])
+def test_hues_are_lists_of_names(made, tmp_path):
+    data = Broken(*made["colours"], tmp_path)
+    data.set("train", 3, hues=None)
+    (example,) = data.checks()["schema"]["examples"]
+    assert (example["row"], example["detail"]) == (4, "hues: no value")
+
+
+@pytest.mark.parametrize("name", ["multilabel", "multiclass", "published", "colours"])
 def test_a_sound_data_set_passes_and_is_not_checked_again(made, name, tmp_path):
     data = Broken(*made[name], tmp_path)
     checks = data.checks()

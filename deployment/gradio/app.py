@@ -27,7 +27,7 @@ LINES = {"title": 1, "body": 7}
 
 CSS = """
 .tags { display: grid; gap: .45rem; margin: .25rem 0 .75rem; }
-.tag { display: grid; grid-template-columns: minmax(7rem, 14rem) 1fr 3.2rem; gap: .75rem; align-items: center; }
+.tag { display: grid; grid-template-columns: minmax(7rem, 2fr) 3fr 3.2rem; gap: .75rem; align-items: center; }
 .tag .name { font-weight: 600; overflow-wrap: anywhere; }
 .tag .track { background: var(--neutral-200); border-radius: 4px; height: .8rem; overflow: hidden; }
 .tag .bar { background: #2563eb; height: 100%; }
