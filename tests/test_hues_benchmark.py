@@ -79,7 +79,7 @@ def test_the_table_has_each_system_both_ways(measured):
     for found in measured.values():
         assert list(found["systems"]) == [hues.BASELINE, *quality.Tagwright.forms]
         assert found["folds"] == 2
-        assert all(system["hues"]["micro_f1"]["mean"] > 0.7 for system in found["systems"].values())
+        assert all(system["hues"]["micro_f1"]["mean"] > 0.5 for system in found["systems"].values())
     books = measured["mapped"] | {"bars": hues.check_bar(measured["mapped"])}
     table = hues.render({"machine": "a machine", "parts": {"ways": measured, "books": {"mapped": books}}})
     lines = [line for line in table.splitlines() if line.startswith("| ")]

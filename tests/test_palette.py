@@ -81,8 +81,7 @@ def test_labels_that_are_colours_are_the_palette_and_the_map_says_which_genres_b
     found = palette({"teal": 0.5, "navy": 0.8, "rebeccapurple": 0.4}, reasons)
     assert [(swatch.name, swatch.hex) for swatch in found] == [
         ("navy", "#000080"), ("teal", "#008080"), ("rebeccapurple", "#663399")]
-    assert [reason.genre for reason in found[0].genres] == [
-        "business & economics", "police procedural", "sea stories", "sea adventures"]
+    assert [reason.genre for reason in found[0].genres] == [genre for genre in reasons if "navy" in reasons[genre].hues]
     assert found[2].genres == []
 
 
@@ -241,7 +240,8 @@ def test_a_map_with_other_than_colours_is_refused_by_name(tmp_path, hues):
 
 
 def test_more_genres_than_are_shown_are_counted(reasons):
-    assert "and 1 more" in palette_page.row(palette({"navy": 1.0}, reasons)[0])
+    others = sum("navy" in reason.hues for reason in reasons.values()) - palette_page.GENRES_SHOWN
+    assert f"and {others} more" in palette_page.row(palette({"navy": 1.0}, reasons)[0])
     assert "more</span>" not in palette_page.row(palette({"romance": 1.0}, reasons)[0])
 
 

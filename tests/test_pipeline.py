@@ -18,6 +18,7 @@ from tiny import write_tiny
 
 from tagwright.bundle import read_bundle
 from tagwright.dataset import Dataset
+from tagwright.stage import write_json
 from tagwright.tagger import FILES, Tagger
 
 STAGES = {"clean": "dataset", "validate": "validation", "train": "model", "evaluate": "evaluation", "quantize": "tagger",
@@ -97,7 +98,10 @@ def test_rows_that_fail_validation_are_not_trained_on(made, tmp_path):
     folder = Path(shutil.copytree(made, tmp_path / "tiny"))
     shutil.rmtree(folder / "work" / "books" / "model")
     dataset = Dataset.load(folder / "work" / "books" / "dataset")
-    dataset.test.assign(line=0).to_parquet(folder / "work" / "books" / "dataset" / "test.parquet", index=False)
+    file = folder / "work" / "books" / "dataset" / "test.parquet"
+    dataset.test.assign(line=0).to_parquet(file, index=False)
+    dataset.record["files"]["test.parquet"]["bytes"] = file.stat().st_size  # or cleaning would mend it
+    write_json(file.with_name("run.json"), dataset.record)
     command = [TAGWRIGHT, "demo", folder / "books.toml", "--work", folder / "work"]
     refused = subprocess.run(command, capture_output=True, text=True)
     assert refused.returncode == 2

@@ -165,13 +165,13 @@ def test_a_site_that_refuses_is_left_alone(site, tmp_path, fault):
 def test_a_refusal_makes_the_other_worker_wait_too(site, sqlite):
     """Its turn may have come before the refusal did: it takes another one."""
     list_questions(sqlite, site)
-    site.fault("429", path="/questions/", times=1, retry_after=2)
+    site.fault("429", path="/questions/", times=1, retry_after=3)
     site.latency = 0.2
-    crawler(sqlite, site, workers=2, delay=0.4).run(4)
+    crawler(sqlite, site, workers=2, delay=1).run(4)
     refused = next(entry.time for entry in site.log if entry.status == 429)
     later = [entry.time - refused for entry in site.requests(r"/questions/\d+$") if entry.time > refused + 0.3]
     assert later
-    assert min(later) > 1.5
+    assert min(later) > 2.5
 
 
 def test_a_long_retry_after_ends_the_run_at_once(site, sqlite):

@@ -632,10 +632,10 @@ def test_a_training_job_cleans_the_rows_of_its_place(tmp_path, monkeypatch, argu
     class Stop(Exception):
         pass
 
-    def stop(task, raw_path, out_dir):
-        raise Stop(task.name, raw_path)
+    def stop(task, folders, raw_path, **rest):
+        raise Stop(task.name, raw_path or task.raw_path())
 
-    monkeypatch.setattr(training, "clean", stop)
+    monkeypatch.setattr(training, "run_pipeline", stop)
     with pytest.raises(Stop) as stopped:
         training.run(tmp_path, arguments | {"settings": {}}, None)
     assert stopped.value.args == expected
