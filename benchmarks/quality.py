@@ -4,7 +4,8 @@ Every choice (settings, thresholds, our best epoch) is made on validation rows, 
 scores are of test rows. Each training is kept in
 `data/work/bench/quality/`, so that the benchmark can be killed and started again, or made in parts (`--tasks`, `--systems`,
 `--seeds`). When all of a task is there, every system tags the same texts in one pass, and the task's part of
-`results/quality.json` and of the README's table is written; the other tasks' parts stay.
+`results/quality.json` and of the README's table is written; the other tasks' parts stay, and so do those of systems that are
+left out, if they are of the same rows and the same kind of machine.
 """
 
 import argparse
@@ -206,9 +207,20 @@ def measure(task: Task, data_dirs: list[Path], systems: list, seeds: list[int], 
             }
     return {
         "title": task.title, "kind": task.kind, "machine": machine(), "seeds": seeds, "versions": versions(),
+        "data": [content_id(folder) for folder in data_dirs],
         "labels": len(dataset.labels), "folds": len(data_dirs),
         "rows": {name: len(getattr(dataset, name)) for name in ("train", "validation", "test")}, "systems": found,
     }
+
+
+def others(before: dict | None, data_dirs: list[Path], systems: list) -> dict[str, dict] | None:
+    """The results of the systems that are not measured now, as an earlier run on the same rows and the same kind of machine
+    has them; None where it lacks one."""
+    forms = [form for system in SYSTEMS.values() if system not in systems for form in system.forms]
+    if not forms:
+        return {}
+    same = before and (before.get("data"), before["machine"]) == ([content_id(folder) for folder in data_dirs], machine())
+    return {form: before["systems"][form] for form in forms} if same and {*forms} <= {*before["systems"]} else None
 
 
 def speed(run: Run, form: str, dataset: Dataset) -> float:
@@ -286,12 +298,13 @@ def main() -> None:
             for form, scores in run.make()["forms"].items():
                 shown = "  ".join(f"{title} {scores['test'][key]:.3f}" for key, title in COLUMNS[task.kind].items())
                 print(f"{task.name}, {run.data_dir.name}, seed {run.seed}: {form} ({state}): {shown}", flush=True)
-        if {*options.systems} < {*SYSTEMS} or {*options.seeds} < {*SEEDS}:
+        before = read_json(RESULTS)["tasks"] if RESULTS.exists() else {}
+        if {*options.seeds} < {*SEEDS} or (rest := others(before.get(task.name), data_dirs, systems)) is None:
             print("These runs are kept. Without --systems and --seeds the rest is made and the results are written.")
             continue
         measured = measure(task, data_dirs, systems, options.seeds, work)
+        measured["systems"] = {form: (rest | measured["systems"])[form] for system in SYSTEMS.values() for form in system.forms}
         measured["bars"] = check_bars(measured, BARS.get(task.name, {}))
-        before = read_json(RESULTS)["tasks"] if RESULTS.exists() else {}
         tasks = before | {task.name: measured}
         write_results("quality", {"tasks": {name: tasks[name] for name in TASKS if name in tasks}})
         update_readme("quality", render(read_json(RESULTS)))

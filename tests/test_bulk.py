@@ -396,6 +396,7 @@ def test_two_runs_at_once_do_not_mix(model, tmp_path):
 PEAK = WORKER + "; print(next(line for line in open('/proc/self/status') if line.startswith('VmHWM')).split()[1])"  # KB
 
 
+@pytest.mark.long
 def test_memory_does_not_grow_with_the_file(model, tmp_path):
     peaks = []
     for count in (20_000, 100_000):

@@ -44,6 +44,7 @@ def client(api: StandInApi, store: ItemStore, **options) -> Api:
 # --- what is fetched, and in how many calls ---
 
 
+@pytest.mark.long
 def test_thirty_thousand_questions_in_two_days_of_quota_despite_faults(sqlite, hurried):
     """Without a key, 300 calls a day: the first run ends with the quota, the second goes on; 315 calls at most."""
     questions = make_questions(31_000)
@@ -293,6 +294,7 @@ def random_response(chance: random.Random, number: int) -> httpx.Response:
     return httpx.Response(status, headers=headers, stream=httpx.ByteStream(content))
 
 
+@pytest.mark.long
 def test_ten_thousand_random_responses_crash_nothing_and_lose_nothing(sqlite, hurried, monkeypatch):
     chance, number, judged = random.Random(11), 0, []
     monkeypatch.setattr(fetch_questions, "MAX_BYTES", 2_000_000)

@@ -82,6 +82,7 @@ def demo(task: Path, work: Path) -> str:
     return subprocess.run([TAGWRIGHT, "demo", task, "--work", work], capture_output=True, text=True, check=True).stdout
 
 
+@pytest.mark.long
 def test_a_change_of_rows_runs_every_stage_again(made, tmp_path):
     folder = Path(shutil.copytree(made, tmp_path / "tiny"))
     skipped = demo(folder / "books.toml", folder / "work")
@@ -109,6 +110,7 @@ def test_rows_that_fail_validation_are_not_trained_on(made, tmp_path):
     assert not (folder / "work" / "books" / "model").exists()
 
 
+@pytest.mark.long
 def test_a_killed_run_goes_on(made, tmp_path):
     folder = Path(shutil.copytree(made, tmp_path / "tiny", ignore=shutil.ignore_patterns("work")))
     task = folder / "books.toml"

@@ -62,6 +62,7 @@ def measured(task, data_dirs, work) -> dict:
     return quality.measure(task, data_dirs, SYSTEMS, [1, 2], work)
 
 
+@pytest.mark.long
 def test_every_system_is_trained_scored_weighed_and_timed(measured):
     assert list(measured["systems"]) == FORMS
     for form, system in measured["systems"].items():
@@ -77,6 +78,7 @@ def test_every_system_is_trained_scored_weighed_and_timed(measured):
         assert measured["systems"][form]["metrics"]["p_at_1"]["mean"] > 0.6
 
 
+@pytest.mark.long
 def test_the_table_has_a_line_for_each_system(measured):
     table = quality.render({"tasks": {"books": measured}})
     lines = [line for line in table.splitlines() if line.startswith("| ")]
@@ -86,6 +88,18 @@ def test_the_table_has_a_line_for_each_system(measured):
     assert f"{value['mean']:.3f} ± {value['spread']:.3f}" in lines[3]
 
 
+@pytest.mark.long
+def test_systems_that_are_left_out_keep_what_they_scored_on_the_same_rows(measured, data_dirs, monkeypatch):
+    monkeypatch.setattr(quality, "SYSTEMS", {system.key: system for system in SYSTEMS})
+    ours = SYSTEMS[3:]
+    assert quality.others(measured, data_dirs, ours) == {form: measured["systems"][form] for form in FORMS[:3]}
+    assert quality.others(None, data_dirs, SYSTEMS) == {}
+    few = {form: measured["systems"][form] for form in FORMS[1:]}
+    for before in (None, measured | {"data": ["others"]}, measured | {"machine": "another"}, measured | {"systems": few}):
+        assert quality.others(before, data_dirs, ours) is None
+
+
+@pytest.mark.long
 def test_what_is_on_disk_is_not_made_again_and_what_is_missing_is(task, data_dirs, work, measured):
     before = {path: path.stat().st_mtime_ns for path in work.rglob(RECORD)}
     gone = next(path.parent for path in before if path.parent.name.startswith("dataset-seed2") and "fasttext" in str(path))
@@ -133,6 +147,7 @@ def test_choices_do_not_look_at_test_rows(task, data_dirs, tmp_path):
     assert true["forms"][form]["test"] != false["forms"][form]["test"]
 
 
+@pytest.mark.long
 def test_fasttext_takes_the_best_settings_that_were_tried(task, work, measured):
     choice, = (work / "books" / "fasttext").glob("*-choice-*/run.json")
     record = json.loads(choice.read_text())
@@ -206,6 +221,7 @@ def test_bars_are_for_scores_to_pass_and_for_seconds_to_stay_under():
     assert [check["met"] for check in checks] == [True, False, False] * 2
 
 
+@pytest.mark.long
 def test_the_ablation_trains_each_variation_once_and_compares_it_with_the_base(task, data_dirs, tmp_path, monkeypatch):
     stuck = ablation.Variation("hardly trained", "tiny steps",
                                {"training": {"head_init": "random", "encoder_lr": 1e-7, "head_lr": 1e-7}})
