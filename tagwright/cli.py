@@ -181,14 +181,13 @@ def tag(what: Annotated[list[str], typer.Argument(metavar="MODEL TEXT… | FILE"
     A run over a file that was stopped, however, is taken up again by the same command.
     """
     from tagwright.bulk import tag_file
-    from tagwright.tagger import Tagger
 
     if out is None:
         name, *texts = [model, *what] if model else what
         if not texts:
             raise TagwrightError(f"to tag the rows of {name}, name a file to write: --out tags.parquet" if Path(name).is_file()
                                  else f"no texts; give them after the model: tagwright tag {name} 'a text'")
-        _show_tags(Tagger.load(_model_folder(name, work)), texts)
+        _show_tags(_model_folder(name, work), texts)
         return
     if len(what) != 1:
         raise TagwrightError("with --out give one file, and the model by --model")
@@ -290,13 +289,11 @@ def pull(source: Annotated[str, typer.Argument(metavar="PLACE", help="hf://user/
 @app.command()
 def demo(name: TaskName, data: Data = None, work: Work = None, force: Force = False) -> None:
     """Run every stage, print what came of it, and tag the task's examples."""
-    from tagwright.tagger import Tagger
-
     task, folders = _open(name, work, data)
     console = Console()
     records = run_pipeline(task, folders, force, console)
     show_results(records, console)
-    _show_tags(Tagger.load(folders.best), task.demo.examples)
+    _show_tags(folders.best, task.demo.examples)
 
 
 @app.command()
@@ -439,11 +436,19 @@ def _report(record: dict, folder: Path) -> None:
     print(f"{record['stage']}: done in {record['seconds']:.1f} s → {folder}")
 
 
-def _show_tags(tagger, texts: list) -> None:
+def _show_tags(folder: Path, texts: list) -> None:
+    """What a model gives to texts, and, where its labels are genres of covers, their colours."""
+    from tagwright.hues import MAP, hues_of, load_map
+    from tagwright.tagger import Tagger
+
+    tagger = Tagger.load(folder)
+    reasons = load_map(folder / MAP) if tagger.manifest.hues == "mapped" else {}
     for text, tags in zip(texts, tagger.tag(texts), strict=True):
         shown = text if isinstance(text, str) else next(iter(text.values()), "")
         given = "  ".join(f"{label} {score:.2f}" for label, score in tags)
         print(f"\n{shown}\n    {given or 'no label above its threshold'}")
+        if colours := hues_of([label for label, _ in tags], reasons):
+            print(f"    colours: {', '.join(colours)}")
 
 
 def main() -> None:

@@ -214,6 +214,16 @@ def test_the_command_tells_the_map_of_a_model_folder(made, tmp_path):
         "opera: no hues (the model's data set has no such genre)"]
 
 
+def test_a_text_is_tagged_with_genres_and_told_their_colours(made):
+    way, folders, _ = made
+    told = CliRunner().invoke(app, ["tag", str(folders.best), "poetry1 poetry2 poetry5 poetry7 number 3"])
+    assert told.exit_code == 0
+    lines = told.output.strip().splitlines()
+    assert len(lines) == (3 if way == "mapped" else 2)
+    hues_told = lines[2].removeprefix("    colours: ").split(", ") if way == "mapped" else lines[1].split()[::2]
+    assert {"lavender", "ivory", "cadetblue"} <= {*hues_told}
+
+
 def test_the_evaluation_scores_the_colours_too(made):
     scores = made[2]["evaluate"]["hues"]
     assert set(scores) == {"TF-IDF + logistic regression", "PyTorch"}
