@@ -55,7 +55,7 @@ class BF16(Callback):
 
 
 class RDrop(Callback):
-    """R-Drop (Wu et al., "R-Drop: regularized dropout for neural networks", NeurIPS 2021): each training row goes through the
+    """R-Drop (Liang et al., "R-Drop: regularized dropout for neural networks", NeurIPS 2021): each training row goes through the
     network twice, with other dropout, and `weight` × the divergence of the two outcomes joins the loss: half of the sum of
     their Kullback-Leibler divergences to each other, over labels for multilabel. It doubles the cost of a step."""
 
