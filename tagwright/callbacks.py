@@ -55,9 +55,9 @@ class BF16(Callback):
 
 
 class RDrop(Callback):
-    """R-Drop (Liang et al., "R-Drop: regularized dropout for neural networks", NeurIPS 2021): each training row goes through the
-    network twice, with other dropout, and `weight` × the divergence of the two outcomes joins the loss: half of the sum of
-    their Kullback-Leibler divergences to each other, over labels for multilabel. It doubles the cost of a step."""
+    """R-Drop (Liang et al., "R-Drop: regularized dropout for neural networks", NeurIPS 2021): each training row goes through
+    the network twice, with other dropout, and `weight` × the divergence of the two outcomes joins the loss: half of the sum
+    of their Kullback-Leibler divergences to each other, over labels for multilabel. It doubles the cost of a step."""
 
     def __init__(self, weight: float):
         self.weight = weight
