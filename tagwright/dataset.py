@@ -434,7 +434,8 @@ def _put_hues_for_genres(task: Task, splits: dict[str, list[Row]], rejects: Reje
         row.labels = list(row.hues)
     frequent, rare = _frequent_labels(task, [row.labels for row in rows])
     for name, part in splits.items():
-        splits[name] = [row for row in part if _keep_frequent(row, frequent, rejects, "no hues")]
+        splits[name] = [row for row in part
+                        if _keep_frequent(row, frequent, rejects, "only rare hues" if row.hues else "no hues")]
     return rare
 
 

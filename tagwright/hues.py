@@ -2,11 +2,12 @@
 
 `data/hues.toml` says it of the main genres. Any other takes the hues of the one in that table whose name means most nearly the
 same, by the cosine of their embeddings, or none where none is NEAR. So the same genres always have the same hues, each with a
-reason, and a genre that nobody has met before has some too.
+reason, and one that is near none of the table has none.
 
 Serving uses this module: numpy and the standard library only, but where a table or a map is made.
 """
 
+import html
 import json
 import re
 import tomllib
@@ -46,20 +47,22 @@ class Reason:
 
 
 def genre_parts(path: str) -> list[str]:
-    """The genres that a path names, from the broadest on.
+    """The genres that a path names, from the broadest on. What stands between them is », or › or >, as
+    other shops and people write it; HTML entities are taken for what they stand for.
 
     >>> genre_parts("Fiction»romance »  Historical")
     ['fiction', 'romance', 'historical']
     """
-    parts = [" ".join(part.split()).lower().replace("'", "’") for part in path.split("»")]
+    parts = [" ".join(part.split()).lower().replace("'", "’") for part in re.split("[»›>]", html.unescape(path))]
     return [part for part in parts if part]
 
 
-def read_table(path: Path = TABLE) -> dict[str, Reason]:
-    """The curated genres. Raises TagwrightError, naming the genre, for one without a reason or with a name that is no CSS
-    colour's."""
+def read_table(path: Path | None = None) -> dict[str, Reason]:
+    """The curated genres, of TABLE if no other file is named. Raises TagwrightError, naming the genre, for one without a
+    reason or with a name that is no CSS colour's."""
     from matplotlib.colors import CSS4_COLORS
 
+    path = path or TABLE
     try:
         table = tomllib.loads(path.read_text(encoding="utf8"))
     except (OSError, ValueError) as error:
@@ -117,8 +120,10 @@ def load_map(path: Path) -> dict[str, Reason]:
     that whoever shows it can put it into a style."""
     try:
         reasons = {genre: Reason(genre, **entry) for genre, entry in json.loads(path.read_text(encoding="utf8")).items()}
-        if not all(isinstance(reason.hues, list) for reason in reasons.values()):
-            raise TypeError("the hues of a genre are no list")
+        for reason in reasons.values():
+            if [type(value) for value in (reason.hues, reason.why, reason.like)] != [list, str, str] or \
+                    not isinstance(reason.similarity, int | float):
+                raise TypeError(f"the entry of {reason.genre!r} is not of its form")
         wrong = next((hue for reason in reasons.values() for hue in reason.hues if not re.fullmatch("[a-z]+", hue)), None)
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise TagwrightError(f"{path}: not a readable map of hues: {error}") from None

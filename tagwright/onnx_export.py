@@ -6,6 +6,7 @@
 
 import contextlib
 import copy
+import functools
 import hashlib
 import logging
 import shutil
@@ -22,12 +23,12 @@ import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from tagwright import metrics, quantization
-from tagwright.bundle import Manifest, read_bundle, write_bundle
+from tagwright import hues, metrics, quantization
+from tagwright.bundle import Manifest, added_labels, read_bundle, write_bundle
 from tagwright.dataset import Dataset
 from tagwright.errors import TagwrightError
 from tagwright.label_names import NameHead, same_name
-from tagwright.model import EncoderError, TaggerModel, load_tagger_model, load_tokenizer
+from tagwright.model import EncoderError, TaggerModel, embed_names, load_tagger_model, load_tokenizer
 from tagwright.new_labels import fit_name_head
 from tagwright.stage import RECORD, Stage, listing, read_record, recover, replacing, write_json
 from tagwright.tagger import FILES, Tagger
@@ -165,7 +166,8 @@ def quantize(task: Task, data_dir: Path, model_dir: Path, evaluation_dir: Path, 
     thresholds = np.array(manifest.thresholds, dtype=np.float32)
     stage.need_space(3 * (model_dir / "model.safetensors").stat().st_size)
     takes_labels = task.kind == "multilabel"
-    added = {label: text for label, text in _added(out_dir).items() if takes_labels and not same_name(label, manifest.labels)}
+    added = {label: text for label, text in added_labels(out_dir).items()
+             if takes_labels and not same_name(label, manifest.labels)}
 
     with stage.writing() as folder:
         shutil.copytree(model_dir, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(RECORD))
@@ -225,6 +227,9 @@ def add_labels(folder: Path, labels: Iterable[str] | Mapping[str, str]) -> Manif
         for name in SMALL.keys() & formats:  # of which only the head changes: for the rest there are no calibration texts
             onnx.save(quantization.extend_head(onnx.load(folder / FILES[name]), tagger.new_rows, biases),
                       partial / FILES[name])
+        if manifest.hues == "mapped":
+            reasons = hues.build_map(manifest.added, functools.partial(embed_names, hues.ENCODER))
+            hues.save_map(reasons | hues.load_map(partial / hues.MAP), partial / hues.MAP)
         write_bundle(partial, manifest)
         if (partial / RECORD).is_file():  # so that its stage finds the folder as it expects it, and does not run again
             record = read_record(partial, f"tagwright quantize {manifest.task}")
@@ -240,14 +245,6 @@ def _embed_with(tagger: Tagger) -> Callable[[list[str], str], np.ndarray]:
         return np.concatenate([tagger.embeddings(texts[start : start + 256]) for start in chunks])
 
     return embed
-
-
-def _added(folder: Path) -> dict[str, str]:
-    """The labels that were added by name to a model folder, none where there is no whole one."""
-    try:
-        return read_bundle(folder).added
-    except TagwrightError:
-        return {}
 
 
 def _speed(model, tokenizer, manifest, taggers: dict[str, Tagger], texts: list[str]) -> dict[str, float]:

@@ -100,7 +100,7 @@ def show_results(records: dict[str, dict], console: Console) -> None:
     kind = records["clean"]["settings"]["kind"]
     shown = CARD_SCORES[kind]
     chosen = " (thresholds chosen on validation rows)" if kind == "multilabel" else ""
-    table = Table(title=f"Test scores{chosen}", title_justify="left")
+    table = Table(title=f"Test scores of the new model{chosen}", title_justify="left")
     for name in ("model", *shown.values(), "MB", "ms a text"):
         table.add_column(name, justify="left" if name == "model" else "right")
     for name, scores in final["metrics"].items():

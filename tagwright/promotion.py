@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from tagwright import metrics
-from tagwright.bundle import CARD_SCORES, read_bundle
+from tagwright.bundle import CARD_SCORES, added_labels, read_bundle
 from tagwright.dataset import Dataset
 from tagwright.errors import TagwrightError
 from tagwright.label_names import NameHead, same_name
@@ -50,7 +50,7 @@ def promote(task: Task, data_dir: Path, tagger_dir: Path, models_dir: Path, out_
         reason = next(candidate["reason"] for candidate in candidates if candidate["name"] == NEW)
         raise TagwrightError(f"{tagger_dir}: {reason}; make it again with `tagwright demo {task.name}`")
     best = max(scored, key=lambda candidate: candidate["score"])
-    added = _added(out_dir)
+    added = added_labels(out_dir)
     with stage.writing() as folder:
         shutil.copytree(folders[best["name"]], folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(RECORD),
                         copy_function=_link)
@@ -112,13 +112,6 @@ def _link(source: str, target: str) -> None:
         with contextlib.suppress(OSError):
             return os.link(source, target)
     shutil.copy2(source, target)
-
-
-def _added(folder: Path) -> dict[str, str]:
-    try:
-        return read_bundle(folder).added
-    except TagwrightError:
-        return {}
 
 
 def _add_again(folder: Path, added: dict[str, str]) -> list[str]:

@@ -5,6 +5,7 @@ a tagger reads plain text, as people type it, and the cleaning here turns traini
 """
 
 import ast
+import html
 import json
 import re
 import unicodedata
@@ -155,6 +156,8 @@ def _split_labels(cell: str, form: str):
         form = _guess_form(cell)
     if form == "json" or (form == "paths" and cell[0] == "["):
         return _json(cell)
+    if form == "paths":
+        return html.unescape(cell).split(";")  # an entity ends with a semicolon, too
     if form == "python":
         return _python_literal(cell)
     if form == "angle":
@@ -163,7 +166,7 @@ def _split_labels(cell: str, form: str):
         return re.findall(r"<([^<>]+)>", cell)
     if form == "single":
         return [cell]
-    return cell.split({"pipe": "|", "comma": ",", "space": None, "paths": ";"}[form])
+    return cell.split({"pipe": "|", "comma": ",", "space": None}[form])
 
 
 def _guess_form(cell: str) -> str:

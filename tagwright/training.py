@@ -115,6 +115,9 @@ def train(task: Task, data_dir: Path, out_dir: Path, force: bool = False, bar: b
     if force and resume:
         raise TagwrightError("--force starts anew and --resume goes on: give only one of them")
     dataset = Dataset.load(data_dir, task.name)
+    if task.labels.hues != (cleaned := dataset.record["settings"].get("labels", {}).get("hues", task.labels.hues)):
+        raise TagwrightError(f"{data_dir}: was cleaned with labels.hues = {cleaned!r}, but the task has {task.labels.hues!r}; "
+                             f"run `tagwright clean {task.name}` again")
     settings = task.model_dump(include={"title": True, "kind": True, "input": True, "model": True, "training": True,
                                         "demo": True, "source": {"attribution", "licence"}, "labels": {"hues"}})
     encoder = Path(task.model.encoder)

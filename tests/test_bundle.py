@@ -154,6 +154,18 @@ def test_the_model_card_tells_which_file_is_which(folder):
     assert "model_quantized" not in card  # not there
 
 
+def test_the_model_card_does_not_pass_validation_scores_off_as_test_scores():
+    scores = {"p_at_1": 0.5, "r_at_5": 0.75, "micro_f1": 0.875, "macro_f1": 0.125}
+    both = model_card(replace(manifest(), metrics={"validation": scores, "ONNX int8": scores | {"micro_f1": 0.25}}))
+    assert "Scores on test rows" in both
+    assert "0.250" in both
+    assert "0.875" not in both
+    alone = model_card(replace(manifest(), metrics={"validation": scores}))
+    assert "Scores on the validation rows, which chose the best epoch and the thresholds." in alone
+    assert "test rows" not in alone
+    assert "0.875" in alone
+
+
 def test_the_model_card_tells_what_the_labels_have_to_do_with_colours():
     assert "hues.json" not in model_card(manifest())
     assert "this model's labels are genres." in model_card(replace(manifest(), hues="mapped"))

@@ -20,8 +20,10 @@ from tagwright.dataset import Dataset, clean
 from tagwright.errors import TagwrightError
 from tagwright.hues import ENCODER, NEAR, Reason, build_map, genre_parts, hues_of, load_map, read_table, save_map
 from tagwright.model import embed_names
+from tagwright.onnx_export import add_labels
 from tagwright.pipeline import Folders, run_pipeline
 from tagwright.task import ROOT, Task
+from tagwright.training import train
 
 SAMPLE = ROOT / "data" / "sample" / "book_hues.jsonl"
 
@@ -62,7 +64,8 @@ def test_a_table_with_a_fault_is_refused_by_name(tmp_path, content, fault):
     ("Fiction » Romance » Historical", ["fiction", "romance", "historical"]), ("fiction»romance »  Historical ",
                                                                                ["fiction", "romance", "historical"]),
     ("Cooking, Food, Wine, Spirits » Baking", ["cooking, food, wine, spirits", "baking"]), (" » ", []), ("", []),
-    ("Fiction » Children's books", ["fiction", "children’s books"]),
+    ("Fiction » Children's books", ["fiction", "children’s books"]), ("Fiction > Sci-fi › Dark", ["fiction", "sci-fi", "dark"]),
+    ("Fiction &raquo; Thriller &amp; suspense", ["fiction", "thriller & suspense"]),
 ])
 def test_a_path_is_cut_into_its_genres(path, parts):
     assert genre_parts(path) == parts
@@ -127,7 +130,8 @@ def test_a_map_comes_back_as_it_was_written(tmp_path):
     assert load_map(tmp_path / "hues.json") == reasons
     style = json.dumps({"a": {"hues": ["red;background:url(//x)"], "why": "", "like": "a"}})
     text = '{"a": {"hues": "red", "why": "", "like": "a"}}'
-    for damaged in ("", "[]", '{"a": {"hues": []}}', text, "{", "[" * 100_000, style):
+    odd = json.dumps({"a": {"hues": ["red"], "why": "", "like": "a", "similarity": "near"}})
+    for damaged in (odd, "", "[]", '{"a": {"hues": []}}', text, "{", "[" * 100_000, style):
         (tmp_path / "hues.json").write_text(damaged)
         with pytest.raises(TagwrightError, match="not a readable map of hues"):
             load_map(tmp_path / "hues.json")
@@ -240,3 +244,22 @@ def test_a_changed_table_cleans_again(tmp_path, monkeypatch):
     changed.write_text(hues.TABLE.read_text(encoding="utf8").replace('"lavender", "ivory"', '"red", "ivory"'), encoding="utf8")
     monkeypatch.setattr(hues, "TABLE", changed)
     assert not clean(task, task.raw_path(), tmp_path / "out").get("skipped")
+    assert load_map(tmp_path / "out" / "hues.json")["poetry"].hues[:2] == ["red", "ivory"]
+
+
+def test_a_data_set_that_was_cleaned_for_another_way_is_not_trained_on(tmp_path):
+    task = write_books(tmp_path, "mapped")
+    clean(task, task.raw_path(), tmp_path / "out")
+    other = Task.load(write_task(tmp_path, "rows.jsonl", labels={"field": "genres", "format": "paths", "hues": "predicted"}))
+    with pytest.raises(TagwrightError, match="cleaned with labels.hues = 'mapped'.* `tagwright clean books` again"):
+        train(other, tmp_path / "out", tmp_path / "model")
+
+
+def test_a_label_that_is_added_by_name_has_its_colours(made, tmp_path):
+    way, folders, _ = made
+    if way == "mapped":
+        folder = shutil.copytree(folders.best, tmp_path / "model")
+        add_labels(folder, ["cozy mysteries"])
+        reason = load_map(folder / "hues.json")["cozy mysteries"]
+        assert reason.like in read_table()
+        assert reason.hues == read_table()[reason.like].hues

@@ -212,6 +212,7 @@ def test_auto_reads_every_written_form(cell, labels):
     ("space", "a,b c", ["a,b", "c"]),
     ("single", "Science fiction, hard", ["Science fiction, hard"]),
     ("paths", " Fiction » Horror; Cooking, Food » Baking ;", ["Fiction » Horror", "Cooking, Food » Baking"]),
+    ("paths", "Fiction &raquo; Thriller &amp; suspense; Poetry", ["Fiction » Thriller & suspense", "Poetry"]),
     ("paths", '["Fiction » Horror", "Poetry | Verse"]', ["Fiction » Horror", "Poetry | Verse"]),
 ])
 def test_a_named_form_is_used_whatever_else_the_cell_holds(form, cell, labels):
