@@ -144,25 +144,50 @@ def test_the_promoted_model_is_what_the_commands_take(made):
 @pytest.mark.long
 def test_the_services_job_makes_the_same_model_as_the_command(made, tmp_path):
     """The same task, rows, settings and seed: the same bits, whichever of the two runs the pipeline."""
-    settings = Settings(models=str(tmp_path / "models"), data=tmp_path)
-    folder = folder_of(settings, "0" * 32)
-    folder.mkdir(parents=True)
+    folder = job_folder(tmp_path)
     shutil.copy(made / "books.toml", folder / "task.toml")
     shutil.copy(made / "rows.jsonl", folder / "rows.jsonl")
-    arguments = [json.dumps({"rows": "rows.jsonl", "settings": {}}), settings.model_dump_json()]
-    job = subprocess.Popen([sys.executable, "-m", "service.work", "train", folder.name, *arguments], stdin=subprocess.PIPE,
+    promoted = run_job(tmp_path, folder, {"rows": "rows.jsonl", "settings": {}})
+    check_same(made / "work" / "books", folder / "work" / "books", promoted)
+
+
+@pytest.mark.long
+def test_news_get_the_same_labels_from_the_command_and_from_the_service(tmp_path):
+    task = tmp_path / "ag_news.toml"
+    text = (ROOT / "tasks" / "ag_news.toml").read_text(encoding="utf8")
+    assert text.count("training = { ") == 1  # that of the sample
+    task.write_text(text.replace("training = { ", "training = { epochs = 1, "), encoding="utf8")
+    subprocess.run([TAGWRIGHT, "demo", task, "--data", "sample", "--work", tmp_path / "work"], check=True)
+    folder = job_folder(tmp_path)
+    promoted = run_job(tmp_path, folder, {"task": str(task), "place": "sample", "settings": {}})
+    check_same(tmp_path / "work" / "ag_news-sample", folder / "work" / "ag_news-sample", promoted)
+
+
+def job_folder(data: Path) -> Path:
+    folder = folder_of(Settings(models=str(data / "models"), data=data), "0" * 32)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def run_job(data: Path, folder: Path, arguments: dict) -> Path:
+    """Do a training job in a process of its own, as a worker does; returns the model that answers then."""
+    settings = Settings(models=str(data / "models"), data=data)
+    command = [sys.executable, "-m", "service.work", "train", folder.name, json.dumps(arguments), settings.model_dump_json()]
+    job = subprocess.Popen(command, stdin=subprocess.PIPE,
                            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "deployment")])})
     assert job.wait(300) == 0
     outcome = json.loads((folder / "outcome.json").read_text())
     assert outcome["message"].endswith("on its test rows, and it answers now")
+    return data / "models" / outcome["model"]
 
-    ours, theirs = made / "work" / "books", folder / "work" / "books"
+
+def check_same(ours: Path, theirs: Path, promoted: Path) -> None:
+    """The command's folders and the job's hold the same, and the models that answer give the same."""
     for place in ("dataset", "model", "tagger"):
         assert files(ours / place) == files(theirs / place)
-    promoted = tmp_path / "models" / outcome["model"]
     assert read_bundle(ours / "best").checksum == read_bundle(promoted).checksum
     texts = list(Dataset.load(ours / "dataset").test["text"])
-    assert len(texts) > 50
+    assert len(texts) >= 40
     for precision in FILES:
         logits = [Tagger.load(model, precision).logits(texts) for model in (ours / "best", promoted)]
         assert np.array_equal(*logits)
