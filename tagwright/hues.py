@@ -7,6 +7,7 @@ reason, and a genre that nobody has met before has some too.
 Serving uses this module: numpy and the standard library only, but where a table or a map is made.
 """
 
+import html
 import json
 import re
 import tomllib
@@ -51,7 +52,7 @@ def genre_parts(path: str) -> list[str]:
     >>> genre_parts("Fiction»romance »  Historical")
     ['fiction', 'romance', 'historical']
     """
-    parts = [" ".join(part.split()).lower().replace("'", "’") for part in path.split("»")]
+    parts = [" ".join(part.split()).lower().replace("'", "’") for part in re.split("[»›>]", html.unescape(path))]
     return [part for part in parts if part]
 
 
