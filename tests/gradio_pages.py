@@ -70,7 +70,7 @@ def chromium(downloads: Path | None = None) -> Iterator[webdriver.Chrome]:
 
 def open_page(browser: webdriver.Chrome, address: str) -> webdriver.Chrome:
     browser.get(address)
-    WebDriverWait(browser, 30).until(lambda b: b.find_elements(By.CSS_SELECTOR, "#field-title textarea, #field-title input"))
+    WebDriverWait(browser, 30).until(lambda b: b.find_elements(By.CSS_SELECTOR, "[id^=field-] textarea, [id^=field-] input"))
     return browser
 
 

@@ -114,8 +114,8 @@ def build_page(tagger: Tagger, reasons: dict[str, Reason] | None = None) -> gr.B
                     f"its score. At most {manifest.max_length} tokens (about {manifest.max_length * 3 // 4} words) are read.")
         with gr.Row():
             with gr.Column():
-                boxes = [gr.Textbox(label=name.capitalize(), lines=1 if name == title else 7 if name == "body" else 3, max_lines=20,
-                                    elem_id=f"field-{name}", autofocus=number == 0) for number, name in enumerate(manifest.fields)]
+                boxes = [gr.Textbox(label=name.capitalize(), lines={title: 1, "body": 7}.get(name, 3), elem_id=f"field-{name}",
+                                    max_lines=20, autofocus=number == 0) for number, name in enumerate(manifest.fields)]
                 button = gr.Button("Tag it", variant="primary", elem_id="tag-it")
                 if reasons is not None:
                     genres = gr.Textbox(label="Or genres, for their colours alone", elem_id="genres",

@@ -99,8 +99,8 @@ def book(swatches: list[Swatch], title: str) -> str:
     links = "".join(f'<a download="palette.{name.lower()}" href="{data_url(kind, content)}">{name}</a>'
                     for name, kind, content in files)
     source = data_url("image/png", to_png(cover))
-    return (f'<div class="book"><img alt="{escape(f"{shown} in {names}")}" src="{source}"><div>A mock cover in these colours, the '
-            f'most fitting first.{without}<div class="files">{links}</div></div></div>')
+    return (f'<div class="book"><img alt="{escape(f"{shown} in {names}")}" src="{source}"><div>A mock cover in these colours, '
+            f'the most fitting first.{without}<div class="files">{links}</div></div></div>')
 
 
 def row(swatch: Swatch) -> str:
