@@ -70,7 +70,8 @@ def chromium(downloads: Path | None = None) -> Iterator[webdriver.Chrome]:
 
 def open_page(browser: webdriver.Chrome, address: str) -> webdriver.Chrome:
     browser.get(address)
-    WebDriverWait(browser, 30).until(lambda b: b.find_elements(By.CSS_SELECTOR, "#field-title textarea, #field-title input"))
+    for part in ("[id^=field-] :is(textarea, input)", "#tag-it"):  # each kind of part comes with a script of its own
+        WebDriverWait(browser, 30).until(lambda b, part=part: b.find_elements(By.CSS_SELECTOR, part))
     return browser
 
 

@@ -1,20 +1,24 @@
 """The page of a model with a map of hues, in a real headless Chromium: swatches, reasons, downloads, genres typed by hand."""
 
+import dataclasses
 import io
 import json
 import re
 import time
 
 import pytest
+from app import title_field
 from gradio_pages import assemble, box, chromium, open_page, served, set_value, submit_and_read
 from palette import contrast
 from palette_page import GENRES_SHOWN
 from PIL import Image, ImageColor
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
 from words import make_words_model
 
-from tagwright.hues import Reason, read_table, save_map
+from tagwright.bundle import read_bundle, write_bundle
+from tagwright.hues import Reason, genre_parts, read_table, save_map
 
 GENRE_OF = {"kiss": "romance", "duke": "Fiction » Romance » Historical » Regency", "ghost": "ghost", "ship": "sea adventures",
             "story": "fiction"}
@@ -22,14 +26,18 @@ GENRE_OF = {"kiss": "romance", "duke": "Fiction » Romance » Historical » Rege
 
 TABLE = read_table()
 SEA = TABLE["sea stories"]
-REASONS = TABLE | {"sea adventures": Reason("sea adventures", SEA.hues, SEA.why, "sea stories", 0.71)}
+REASONS = TABLE | {"sea adventures": Reason("sea adventures", SEA.hues, SEA.why, "sea stories", 0.71),
+                   "violet": Reason("violet", ["ivory"], "a flower on paper", "violet")}
 
 
-def make_space(folder, label_of):
-    """The Space of a tiny model whose labels are these, with the shipped map and one genre that is like another."""
+def make_space(folder, label_of, **changes):
+    """The Space of a tiny model whose labels are these, with the shipped map, one genre that is like another, and one with the
+    name of a colour; `changes` to its manifest."""
     (folder / "model").mkdir()
     save_map(REASONS, folder / "model" / "hues.json")
-    return assemble(make_words_model(folder / "model", label_of), folder / "space")
+    model = make_words_model(folder / "model", label_of)
+    write_bundle(model, dataclasses.replace(read_bundle(model), **changes))
+    return assemble(model, folder / "space")
 
 
 @pytest.fixture(scope="module")
@@ -154,14 +162,16 @@ def test_a_text_that_no_label_fits_gets_the_palette_of_the_best_scored_one(page)
 
 def test_typed_genres_have_their_palette_without_a_blurb_and_are_explained(page):
     tag(page, "Of ships", "a ship")
-    box(page, "genres").send_keys("Fiction » Romance; sea adventures; horor", Keys.ENTER)
+    assert box(page, "genres").get_attribute("placeholder") == "Fiction > Romance; horror"
+    box(page, "genres").send_keys("Fiction > Romance; sea adventures; horor", Keys.ENTER)
     end = time.monotonic() + 20
     while "Tagged in" in (text := page.find_element(By.ID, "result").text):  # the text's labels would not fit
         assert time.monotonic() < end
     assert "fiction: no hues (what kind of fiction says more)" in text
     assert "romance: crimson, hotpink, mistyrose (the reds and pinks" in text
     assert "sea adventures: navy, teal, aquamarine (like sea stories, cosine 0.71: the sea" in text
-    assert "horor: not a genre that this model knows; did you mean horror?" in text
+    assert (f"horor: no hues (not among the {len(REASONS)} genres of this model’s data and table of hues; "
+            "did you mean horror?)") in text
     assert [chip.split()[0] for chip in chips(page)] == ["crimson", "hotpink", "mistyrose", "navy", "teal", "aquamarine"]
 
 
@@ -169,7 +179,7 @@ def test_a_script_or_a_template_as_a_genre_or_a_title_is_text(page):
     hostile = "<script>window.hacked = 1</script><img src=x onerror=\"window.hacked = 1\"> {{value}} ${window.hacked = 1} `"
     set_value(page, "field-title", hostile)
     text = show(page, f"{hostile}; romance")
-    assert f"{hostile}: not a genre that this model knows." in text
+    assert all(f"{part}: no hues (not among" in text for part in genre_parts(hostile))
     assert page.execute_script("return window.hacked") is None
     assert not page.find_elements(By.CSS_SELECTOR, "#result script, #result img[src='x']")
     assert page.find_element(By.CSS_SELECTOR, "#result img").get_attribute("alt").startswith(f"Mock cover of “{hostile}” in")
@@ -184,12 +194,35 @@ def test_empty_and_over_long_genres_get_a_clear_message(page, genres, message):
     assert not chips(page)
 
 
-def test_labels_that_are_colours_are_shown_with_the_genres_behind_them(browser, tmp_path):
+def test_a_typed_colour_is_no_genre(page):
+    assert "teal: no hues (not among the" in show(page, "teal")
+    assert not chips(page)
+
+
+def test_predicted_colours_are_shown_with_the_genres_behind_them(browser, tmp_path):
     others = sum("navy" in reason.hues for reason in REASONS.values()) - GENRES_SHOWN
-    with served(make_space(tmp_path, {"wave": "navy", "rose": "crimson"})) as url:
+    form = {"fields": ["name", "blurb"], "template": "{name} {blurb}"}
+    with served(make_space(tmp_path, {"wave": "navy", "rose": "violet"}, hues="predicted", **form)) as url:
         page = open_page(browser, url)
-        tag(page, "a wave")
+        set_value(page, "field-name", "The Wave")
+        set_value(page, "field-blurb", "a wave")
+        submit_and_read(page)
         assert [chip.split() for chip in chips(page)] == [["navy", "#000080"]]
         assert page.find_element(By.CSS_SELECTOR, "#result .why").text.split("\n") == [
             "business & economics: a dark suit, a report, a banknote", "police procedural: the uniform and the paperwork",
             "sea stories: the sea from the deep to the shallows", f"and {others} more"]
+        assert page.find_element(By.CSS_SELECTOR, "#result img").get_attribute("alt") == "Mock cover of “The Wave” in navy"
+        set_value(page, "field-blurb", "a rose")
+        page.find_element(By.ID, "tag-it").click()
+        WebDriverWait(page, 20).until(lambda _: chips(page) == ["violet\n#ee82ee"])
+        set_value(page, "genres", "violet")
+        page.find_element(By.ID, "show-colours").click()  # a typed word is a genre here too
+        WebDriverWait(page, 20).until(lambda _: chips(page) == ["ivory\n#fffff0"])
+
+
+@pytest.mark.parametrize(("fields", "expected"), [
+    (["title", "blurb"], "title"), (["blurb", "title"], "title"), (["name", "blurb"], "name"), (["blurb"], None),
+    (["title"], "title"),
+])
+def test_the_title_is_the_field_of_that_name_or_the_first_of_several(fields, expected):
+    assert title_field(fields) == expected

@@ -1,5 +1,6 @@
 """Palettes as data, CSS, JSON and pictures: what is promised of each colour, and titles that try to break the cover."""
 
+import html
 import io
 import json
 import re
@@ -77,12 +78,34 @@ def test_a_palette_has_at_most_eight_swatches_and_nothing_unknown(reasons):
     assert palette({}, reasons) == []
 
 
-def test_labels_that_are_colours_are_the_palette_and_the_map_says_which_genres_bring_them(reasons):
-    found = palette({"teal": 0.5, "navy": 0.8, "rebeccapurple": 0.4}, reasons)
+def test_predicted_colours_are_the_palette_and_the_map_says_which_genres_bring_them(reasons):
+    found = palette({"teal": 0.5, "navy": 0.8, "rebeccapurple": 0.4}, reasons, "predicted")
     assert [(swatch.name, swatch.hex) for swatch in found] == [
         ("navy", "#000080"), ("teal", "#008080"), ("rebeccapurple", "#663399")]
     assert [reason.genre for reason in found[0].genres] == [genre for genre in reasons if "navy" in reasons[genre].hues]
     assert found[2].genres == []
+
+
+def test_the_way_tells_whether_a_label_is_a_genre_or_a_colour(reasons):
+    reasons = reasons | {"violet": Reason("violet", ["ivory"], "a flower on paper", "violet")}
+    labels = {"violet": 0.9, "teal": 0.8, "horror": 0.7}
+    assert names(palette(labels, reasons, "predicted")) == ["violet", "teal"]
+    for way in ("mapped", None):  # None: a map that came into the folder by hand
+        assert names(palette(labels, reasons, way)) == ["ivory", "black", "darkred", "dimgray"]
+    scores, given = np.array([0.9], np.float32), np.array([True])
+    for way, colour in [("predicted", "violet"), ("mapped", "ivory"), (None, "ivory")]:
+        for is_given in (given, ~given):
+            assert re.findall(r"<b>(\w+)</b>", palette_of_text(["violet"], scores, is_given, reasons, "", way)) == [colour]
+
+
+def test_a_colour_of_very_many_genres_names_some_and_counts_all():
+    many = {str(number): Reason(str(number), ["navy"], "why " * 20, str(number)) for number in range(7000)}
+    for labels, way in [(many, "mapped"), (["navy"], "predicted")]:
+        found = palette(dict.fromkeys(labels, 0.9), many, way)
+        assert [reason.genre for reason in found[0].genres] == list(many)[:50]
+        assert found[0].genre_count == 7000
+        assert len(to_json(found, "")) < 25_000
+        assert "and 6,997 more" in palette_page.row(found[0])
 
 
 def test_a_reason_says_like_what_and_how_near(reasons):
@@ -111,7 +134,7 @@ def test_json_comes_back_as_the_palette(reasons):
 
 def test_the_png_has_the_cover_and_each_swatch(reasons):
     found = palette({"romance": 0.9, "sea adventures": 0.6}, reasons)
-    sheet = Image.open(io.BytesIO(to_png(draw_sheet(found, "Sea of Roses"))))
+    sheet = Image.open(io.BytesIO(to_png(draw_sheet(draw_cover(found, "Sea of Roses"), found))))
     sheet.load()
     assert (sheet.format, sheet.mode, sheet.size) == ("PNG", "RGB", (WIDTH + LEGEND, HEIGHT))
     assert sheet.crop((0, 0, WIDTH, HEIGHT)).tobytes() == draw_cover(found, "Sea of Roses").tobytes()
@@ -149,7 +172,7 @@ def test_the_same_title_always_has_the_same_cover_and_titles_use_every_design(re
 @pytest.mark.parametrize("colours", [["red"], ["white", "black"], ["navy", "teal", "red"]])
 @pytest.mark.parametrize("title", ["a", "b", "c", "d", "e", "f"])
 def test_one_colour_is_enough_for_a_cover(reasons, colours, title):
-    cover = draw_cover(palette(dict.fromkeys(colours, 0.9), reasons), title)
+    cover = draw_cover(palette(dict.fromkeys(colours, 0.9), reasons, "predicted"), title)
     assert len([count for count, _ in cover.getcolors(WIDTH * HEIGHT) if count > 1500]) >= 3
 
 
@@ -165,7 +188,6 @@ def test_a_title_is_set_within_the_band_whatever_its_length(reasons, title):
     cover = draw_cover(palette({"horror": 0.9}, reasons), title)
     first, last = (cover.crop((0, top, WIDTH, top + 8)) for top in (BAND[0], BAND[1] - 8))
     assert first.getcolors() == last.getcolors() == [(8 * WIDTH, (0, 0, 0))]  # no letter reaches over the band's edges
-    draw_sheet(palette({"horror": 0.9}, reasons), title)
 
 
 def test_a_long_title_is_shortened_and_a_short_one_whole():
@@ -189,28 +211,41 @@ def test_a_title_that_the_font_cannot_write_is_left_out(reasons, title):
 def test_a_text_whose_labels_stay_below_their_thresholds_gets_the_palette_of_the_best(reasons):
     labels, scores = ["fiction", "horror", "romance"], np.array([0.4, 0.1, 0.3], np.float32)
     none, all_ = np.zeros(3, bool), np.ones(3, bool)
-    text = palette_of_text(labels, scores, none, reasons, "")
+    text = palette_of_text(labels, scores, none, reasons, "", "mapped")
     assert "No label reaches its threshold; this palette is that of the best-scored label with colours, romance (30 %)." in text
     assert re.findall(r"<b>(\w+)</b>", text) == ["crimson", "hotpink", "mistyrose"]
-    assert "No label given has colours; this" in palette_of_text(labels, scores, np.array([True, False, False]), reasons, "")
-    given = palette_of_text(labels, scores, all_, reasons, "")
+    fiction = np.array([True, False, False])
+    assert "No label given has colours; this" in palette_of_text(labels, scores, fiction, reasons, "", "mapped")
+    given = palette_of_text(labels, scores, all_, reasons, "", "mapped")
     assert "threshold" not in given
     assert re.findall(r"<b>(\w+)</b>", given)[:4] == ["crimson", "hotpink", "mistyrose", "black"]
-    assert "None of this model’s labels has colours." in palette_of_text(["fiction"], scores[:1], none[:1], reasons, "")
+    assert "None of this model’s labels has colours." in palette_of_text(
+        ["fiction"], scores[:1], none[:1], reasons, "", "mapped")
 
 
 def test_typed_genres_are_explained_and_unknown_ones_get_the_nearest_names(reasons):
-    text = palette_of_genres("Fiction » Romance; Sea  Adventures\nhoror;;Children's books; xyzzy", reasons, "")
+    typed = "Fiction &gt; Romance; Sea  Adventures\nhoror;;Children&#39;s books; xyzzy"
+    text = palette_of_genres(typed, reasons, "")
+    assert palette_of_genres(typed.replace("&gt;", "›").replace("&#39;", "'"), reasons, "") == text
+    unknown = f"no hues (not among the {len(reasons)} genres of this model’s data and table of hues"
     told = re.findall(r"<li>(.*?)</li>", text)
     assert told == [
         "fiction: no hues (what kind of fiction says more)",
         "romance: crimson, hotpink, mistyrose (the reds and pinks of roses and of love stories&#x27; covers)",
         "sea adventures: navy, teal, aquamarine (like sea stories, cosine 0.71: the sea)",
-        "horor: not a genre that this model knows; did you mean horror?",
+        f"horor: {unknown}; did you mean horror?)",
         "children’s books: yellow, deepskyblue, limegreen, tomato (a box of crayons)",
-        "xyzzy: not a genre that this model knows.",
+        f"xyzzy: {unknown})",
     ]
     assert "None of these genres has colours." in palette_of_genres("fiction", reasons, "")
+
+
+def test_a_typed_colour_is_no_genre_and_has_no_swatch(reasons):
+    text = palette_of_genres("teal", reasons, "")
+    assert "teal: no hues (not among the" in text
+    assert "None of these genres has colours." in text
+    assert "<b>" not in text
+    assert "<b>teal" not in palette_of_genres("teal; romance", reasons, "")
 
 
 def test_typed_genres_have_bounds(reasons):
@@ -218,12 +253,13 @@ def test_typed_genres_have_bounds(reasons):
     assert f"These are 51 genres; please type at most {MAX_GENRES}." in palette_of_genres(
         "»".join(map(str, range(51))), reasons, "")
     assert "has 201 characters; please shorten" in palette_of_genres("x" * (MAX_GENRE + 1), reasons, "")
-    assert "not a genre" in palette_of_genres(";".join(f"{number:0200}" for number in range(50)), reasons, "")
+    assert "no hues" in palette_of_genres(";".join(f"{number:0200}" for number in range(50)), reasons, "")
 
 
 def test_markup_in_titles_genres_and_reasons_is_text():
     hostile = "<img src=x onerror=alert(1)> \" '"
-    page = palette_of_genres(f"{hostile}; a", {"a": Reason("a", ["red"], hostile, hostile, 0.5)}, hostile)
+    reasons = {"a": Reason("a", ["red"], hostile, hostile, 0.5)}
+    page = palette_of_genres(f"{hostile}; {html.escape(hostile)}; a", reasons, hostile)
     visible = re.sub(r'(src|href)="data:[^"]*"', "", page)
     assert "<img src=x" not in visible
     assert re.findall(r"<img [^>]*>", visible) == [
@@ -235,13 +271,13 @@ def test_a_map_with_other_than_colours_is_refused_by_name(tmp_path, hues):
     save_map({"a": Reason("a", ["red"], "b", "a")}, tmp_path / "hues.json")
     assert read_map(tmp_path)["a"].hues == ["red"]
     (tmp_path / "hues.json").write_text(f'{{"a": {{"hues": {hues}, "why": "b", "like": "a", "similarity": 1}}}}')
-    with pytest.raises(TagwrightError, match="is no list of CSS colours|not a readable map of hues"):
+    with pytest.raises(TagwrightError, match="is no colour of CSS|not a readable map of hues"):
         read_map(tmp_path)
 
 
 def test_more_genres_than_are_shown_are_counted(reasons):
     others = sum("navy" in reason.hues for reason in reasons.values()) - palette_page.GENRES_SHOWN
-    assert f"and {others} more" in palette_page.row(palette({"navy": 1.0}, reasons)[0])
+    assert f"and {others} more" in palette_page.row(palette({"navy": 1.0}, reasons, "predicted")[0])
     assert "more</span>" not in palette_page.row(palette({"romance": 1.0}, reasons)[0])
 
 

@@ -23,7 +23,6 @@ from tagwright.tagger import Tagger  # noqa: E402
 
 MAX_CHARACTERS = 20_000  # of all fields together
 NEXT_BEST = 4  # labels not given that are shown greyed
-LINES = {"title": 1, "body": 7}
 
 CSS = """
 .tags { display: grid; gap: .45rem; margin: .25rem 0 .75rem; }
@@ -64,7 +63,8 @@ def answer(tagger: Tagger, values: list[str], reasons: dict[str, Reason] | None 
         note(f"Tagged in {milliseconds:.1f} ms among {len(tagger.labels)} labels on this computer's CPU."),
     ]
     if reasons is not None:
-        parts += [palette_page.palette_of_text(tagger.labels, scores, is_given, reasons, fields.get("title", "").strip())]
+        title = fields.get(title_field(tagger.manifest.fields), "").strip()
+        parts += [palette_page.palette_of_text(tagger.labels, scores, is_given, reasons, title, tagger.manifest.hues)]
     return "".join(parts)
 
 
@@ -74,7 +74,13 @@ def answer_genres(tagger: Tagger, values: list[str], typed: str, reasons: dict[s
     length = len(typed) + sum(map(len, fields.values()))
     if length > MAX_CHARACTERS:
         return message(f"That is {length:,} characters; please shorten it to at most {MAX_CHARACTERS:,}.")
-    return palette_page.palette_of_genres(typed, reasons, fields.get("title", "").strip())
+    return palette_page.palette_of_genres(typed, reasons, fields.get(title_field(tagger.manifest.fields), "").strip())
+
+
+def title_field(fields: list[str]) -> str | None:
+    """The field that holds a text's title: the one of that name, else the first of several, for a lone one is the text
+    itself."""
+    return "title" if "title" in fields else fields[0] if len(fields) > 1 else None
 
 
 def bars(tagger: Tagger, scores, indices, css_class: str) -> str:
@@ -101,18 +107,19 @@ def message(text: str) -> str:
 def build_page(tagger: Tagger, reasons: dict[str, Reason] | None = None) -> gr.Blocks:
     """The page for one model: a box for each of its input fields, and with a map of hues one for genres."""
     manifest = tagger.manifest
+    title = title_field(manifest.fields)
     what = "the best label" if manifest.kind == "multiclass" else "every fitting label"
     with gr.Blocks(title=f"Tagwright: {manifest.title}", analytics_enabled=False) as page:
         gr.Markdown(f"# {manifest.title}\nType a text as a visitor of the site would; {what} appears with "
                     f"its score. At most {manifest.max_length} tokens (about {manifest.max_length * 3 // 4} words) are read.")
         with gr.Row():
             with gr.Column():
-                boxes = [gr.Textbox(label=name.capitalize(), lines=LINES.get(name, 3), elem_id=f"field-{name}",
+                boxes = [gr.Textbox(label=name.capitalize(), lines={title: 1, "body": 7}.get(name, 3), elem_id=f"field-{name}",
                                     max_lines=20, autofocus=number == 0) for number, name in enumerate(manifest.fields)]
                 button = gr.Button("Tag it", variant="primary", elem_id="tag-it")
                 if reasons is not None:
                     genres = gr.Textbox(label="Or genres, for their colours alone", elem_id="genres",
-                                        placeholder="Fiction » Romance; horror")
+                                        placeholder="Fiction > Romance; horror")
                     colour = gr.Button("Show their colours", elem_id="show-colours")
             with gr.Column():  # on a phone it goes below the boxes
                 result = gr.HTML(elem_id="result", label="Labels", show_label=False)

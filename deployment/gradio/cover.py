@@ -44,10 +44,10 @@ def draw_cover(swatches: list[Swatch], title: str) -> Image.Image:
     return picture
 
 
-def draw_sheet(swatches: list[Swatch], title: str) -> Image.Image:
-    """The cover with the swatches, their names and values on its right."""
+def draw_sheet(cover: Image.Image, swatches: list[Swatch]) -> Image.Image:
+    """A finished cover with the swatches, their names and values on its right."""
     sheet = Image.new("RGB", (WIDTH + LEGEND, HEIGHT), "white")
-    sheet.paste(draw_cover(swatches, title), (0, 0))
+    sheet.paste(cover, (0, 0))
     pen = ImageDraw.Draw(sheet)
     edges = [round(place * HEIGHT / len(swatches)) for place in range(len(swatches) + 1)]
     for swatch, top, bottom in zip(swatches, edges, edges[1:], strict=False):
@@ -102,12 +102,8 @@ DESIGNS = [hills, rings, tiles]
 
 
 def set_title(title: str) -> tuple[int, list[str]] | None:
-    """The size of letters and the lines that a title is set in, shortened where it is too long; None where it is empty, or
-    the font lacks letters of it."""
-    text = " ".join(latin(" ".join(title.split())[: MAX_TITLE + 1]).split())
-    if len(text) > MAX_TITLE:
-        text = text[:MAX_TITLE].rstrip() + "…"
-    if not text or not all(has_letter(letter) for letter in text):
+    """The size of letters and the lines that a title is set in; None where there is nothing to write."""
+    if not (text := writable(title)):
         return None
     room, most = WIDTH - 2 * MARGIN, BAND[1] - BAND[0] - 24
     for size in SIZES:
@@ -121,6 +117,14 @@ def set_title(title: str) -> tuple[int, list[str]] | None:
             rows[-1] = rows[-1][:-1]
         rows[-1] = rows[-1].rstrip() + "…"
     return size, rows
+
+
+def writable(title: str) -> str:
+    """A title as the font can write it, shortened where it is too long; empty where the font lacks letters of it."""
+    text = " ".join(latin(" ".join(title.split())[: MAX_TITLE + 1]).split())
+    if len(text) > MAX_TITLE:
+        text = text[:MAX_TITLE].rstrip() + "…"
+    return text if all(map(has_letter, set(text))) else ""
 
 
 def latin(title: str) -> str:

@@ -1,6 +1,6 @@
 """The colours of a book's cover from its genres, each with the genres behind it: the palette as data, CSS and JSON.
 
-A label is a genre, a path of genres, or a colour of CSS itself; the map says which genres bring which colours.
+A model's labels are genres, or paths of genres, or else the colours themselves; the map says which genres bring which colours.
 """
 
 import json
@@ -14,6 +14,7 @@ from tagwright.errors import TagwrightError
 from tagwright.hues import MAP, Reason, genre_parts, hues_of, load_map
 
 MAX_SWATCHES = 8
+MAX_BEHIND = 50  # genres named behind a colour
 COLOURS = list(ImageColor.colormap)  # the 148 names of CSS
 READABLE, COMFORTABLE = 4.5, 7.0  # contrast ratios of WCAG 2.2, levels AA and AAA
 TINTS = (0.25, 0.2, 0.15, 0.1, 0.05)  # how much of a colour the text on it may hold, the most first
@@ -23,39 +24,42 @@ Rgb = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Swatch:
-    """A colour of a palette: its CSS name, `#rrggbb`, the colour of a text on it, and the genres that bring it."""
+    """A colour of a palette: its CSS name, `#rrggbb`, the colour of a text on it, the first MAX_BEHIND of the genres that bring
+    it, and how many do."""
 
     name: str
     hex: str
     ink: str
     genres: list[Reason]
+    genre_count: int
 
 
 def read_map(model: Path) -> dict[str, Reason]:
     """The map of hues in a model folder. Raises TagwrightError where it is damaged, or names a colour that CSS has not."""
     reasons = load_map(model / MAP)
     for genre, reason in reasons.items():
-        if not isinstance(reason.hues, list) or not all(hue in COLOURS for hue in reason.hues):
-            raise TagwrightError(f"{model / MAP}: {genre!r}: {reason.hues!r} is no list of CSS colours")
+        if unknown := [hue for hue in reason.hues if hue not in COLOURS]:
+            raise TagwrightError(f"{model / MAP}: {genre!r}: {unknown[0]!r} is no colour of CSS")
     return reasons
 
 
-def palette(scores: Mapping[str, float], reasons: dict[str, Reason]) -> list[Swatch]:
-    """The at most MAX_SWATCHES colours of labels with these scores. A colour counts as much as its genres together, and comes
-    before those that count less; equal ones keep the order of the labels."""
-    colours = {label: score for label, score in scores.items() if label in COLOURS and label not in reasons}
-    paths = {label: score for label, score in scores.items() if label not in colours}
-    found = hues_of(paths, reasons)
-    best: dict[str, float] = {}  # of a genre, in whichever label it is
-    for path, score in paths.items():
-        for genre in genre_parts(path):
-            best[genre] = max(best.get(genre, 0), score)
-    weights = {hue: sum(best[reason.genre] for reason in behind) for hue, behind in found.items()}
-    for colour, score in colours.items():
-        found.setdefault(colour, behind(colour, reasons))
-        weights[colour] = weights.get(colour, 0) + score
+def palette(scores: Mapping[str, float], reasons: dict[str, Reason], way: str | None = "mapped") -> list[Swatch]:
+    """The at most MAX_SWATCHES colours of labels with these scores, which are the colours themselves where `way`, a manifest's
+    `hues`, is "predicted", and genres otherwise. A colour counts as much as its genres together, and comes before those that
+    count less; equal ones keep the order of the labels."""
+    if way == "predicted":
+        weights = {label: score for label, score in scores.items() if label in COLOURS}
+        found = {colour: behind(colour, reasons) for colour in weights}
+    else:
+        found = hues_of(scores, reasons)
+        best: dict[str, float] = {}  # of a genre, in whichever label it is
+        for path, score in scores.items():
+            for genre in genre_parts(path):
+                best[genre] = max(best.get(genre, 0), score)
+        weights = {hue: sum(best[reason.genre] for reason in bringers) for hue, bringers in found.items()}
     order = sorted(found, key=weights.__getitem__, reverse=True)[:MAX_SWATCHES]
-    return [Swatch(name, to_hex(ImageColor.getrgb(name)), to_hex(ink(ImageColor.getrgb(name))), found[name]) for name in order]
+    return [Swatch(name, to_hex(ImageColor.getrgb(name)), to_hex(ink(ImageColor.getrgb(name))), found[name][:MAX_BEHIND],
+                   len(found[name])) for name in order]
 
 
 def behind(colour: str, reasons: dict[str, Reason]) -> list[Reason]:

@@ -2,10 +2,10 @@
 
 import base64
 import difflib
-from html import escape
+from html import escape, unescape
 
 import numpy as np
-from cover import MAX_TITLE, draw_cover, draw_sheet, set_title, to_png
+from cover import MAX_TITLE, draw_cover, draw_sheet, to_png, writable
 from palette import Swatch, because, palette, to_css, to_json
 
 from tagwright.hues import Reason, genre_parts
@@ -40,13 +40,15 @@ CSS = """
 """
 
 
-def palette_of_text(labels: list[str], scores: np.ndarray, is_given: np.ndarray, reasons: dict[str, Reason], title: str) -> str:
-    """The palette of a text with these scores, (labels,), of which those that reached their thresholds are given, (labels,)."""
+def palette_of_text(labels: list[str], scores: np.ndarray, is_given: np.ndarray, reasons: dict[str, Reason], title: str,
+                    way: str | None) -> str:
+    """The palette of a text with these scores, (labels,), of which those that reached their thresholds are given, (labels,).
+    `way` is how the labels stand for colours, the manifest's `hues`."""
     order = scores.argsort()[::-1]
-    if found := palette({labels[index]: float(scores[index]) for index in order if is_given[index]}, reasons):
+    if found := palette({labels[index]: float(scores[index]) for index in order if is_given[index]}, reasons, way):
         return section(found, title)
     for index in order:
-        if found := palette({labels[index]: float(scores[index])}, reasons):
+        if found := palette({labels[index]: float(scores[index])}, reasons, way):
             short = "No label given has colours" if is_given.any() else "No label reaches its threshold"
             return section(found, title, f"{short}; this palette is that of the best-scored label with colours, "
                                          f"{labels[index]} ({100 * scores[index]:.0f} %).")
@@ -55,7 +57,7 @@ def palette_of_text(labels: list[str], scores: np.ndarray, is_given: np.ndarray,
 
 def palette_of_genres(typed: str, reasons: dict[str, Reason], title: str) -> str:
     """The palette of genres typed by hand, or what is wrong with them. Each genre is explained."""
-    paths = [path.strip() for path in typed.replace("\n", ";").split(";") if genre_parts(path)]
+    paths = [path.strip() for path in unescape(typed).replace("\n", ";").split(";") if genre_parts(path)]
     if not paths:
         return section([], title, "No genre yet: type one or more, with a semicolon between them.")
     if long := [path for path in paths if len(path) > MAX_GENRE]:
@@ -73,7 +75,8 @@ def explain(genre: str, reasons: dict[str, Reason]) -> str:
     if genre in reasons:
         return str(reasons[genre])
     near = difflib.get_close_matches(genre, reasons, SUGGESTIONS)
-    return f"{genre}: not a genre that this model knows" + (f"; did you mean {' or '.join(near)}?" if near else ".")
+    guess = f"; did you mean {' or '.join(near)}?" if near else ""
+    return f"{genre}: no hues (not among the {len(reasons):,} genres of this model’s data and table of hues{guess})"
 
 
 def section(swatches: list[Swatch], title: str, note: str = "", explained: str = "") -> str:
@@ -87,23 +90,23 @@ def section(swatches: list[Swatch], title: str, note: str = "", explained: str =
 def book(swatches: list[Swatch], title: str) -> str:
     """The mock cover and the downloads, which are in the page itself: no file lies on the server."""
     shown = f"Mock cover of “{title[:MAX_TITLE]}”" if title else "Mock cover"
-    without = " Its font lacks letters of the title." if title and not set_title(title) else ""
+    without = " Its font lacks letters of the title." if title and not writable(title) else ""
+    cover = draw_cover(swatches, title)
     names = ", ".join(swatch.name for swatch in swatches)
     files = [("CSS", "text/css", to_css(swatches).encode("utf8")),
              ("JSON", "application/json", to_json(swatches, title).encode("utf8", "replace")),
-             ("PNG", "image/png", to_png(draw_sheet(swatches, title)))]
+             ("PNG", "image/png", to_png(draw_sheet(cover, swatches)))]
     links = "".join(f'<a download="palette.{name.lower()}" href="{data_url(kind, content)}">{name}</a>'
                     for name, kind, content in files)
-    cover = data_url("image/png", to_png(draw_cover(swatches, title)))
-    return (f'<div class="book"><img alt="{escape(f"{shown} in {names}")}" src="{cover}"><div>A mock cover in these colours.'
-            f'{without} Those that more genres bring, or likelier ones, come first.'
-            f'<div class="files">{links}</div></div></div>')
+    source = data_url("image/png", to_png(cover))
+    return (f'<div class="book"><img alt="{escape(f"{shown} in {names}")}" src="{source}"><div>A mock cover in these colours, '
+            f'the most fitting first.{without}<div class="files">{links}</div></div></div>')
 
 
 def row(swatch: Swatch) -> str:
     why = "".join(f"<span>{escape(because(reason))}</span>" for reason in swatch.genres[:GENRES_SHOWN])
-    if more := len(swatch.genres) - GENRES_SHOWN:
-        why += f"<span>and {more} more</span>" if more > 0 else ""
+    if (more := swatch.genre_count - GENRES_SHOWN) > 0:
+        why += f"<span>and {more:,} more</span>"
     return (f'<li class="swatch"><span class="chip" style="background:{swatch.hex};color:{swatch.ink}"><b>{swatch.name}</b>'
             f'<code>{swatch.hex}</code></span><span class="why">{why}</span></li>')
 
