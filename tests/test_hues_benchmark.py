@@ -48,7 +48,8 @@ def compared(tmp_path_factory):
 def measured(compared) -> dict:
     for task, data_dirs, work in compared:
         hues.make_runs(task, data_dirs, SYSTEMS, [1], work)
-    return hues.measure(compared, SYSTEMS, [1])
+    ways = hues.measure(compared, SYSTEMS, [1])
+    return ways | {"comparison": hues.compare(compared, SYSTEMS, [1], ways)}
 
 
 def test_both_ways_are_trained_and_tested_on_the_same_rows(compared):
@@ -75,8 +76,8 @@ def test_folds_of_other_rows_are_refused(compared, tmp_path):
 
 
 def test_the_table_has_each_system_both_ways(measured):
-    assert set(measured) == set(hues.WAYS)
-    for found in measured.values():
+    assert set(measured) == {*hues.WAYS, "comparison"}
+    for found in (measured[way] for way in hues.WAYS):
         assert list(found["systems"]) == [hues.BASELINE, *quality.Tagwright.forms]
         assert found["folds"] == 2
         assert all(system["hues"]["micro_f1"]["mean"] > 0.5 for system in found["systems"].values())
@@ -84,9 +85,13 @@ def test_the_table_has_each_system_both_ways(measured):
     table = hues.render({"machine": "a machine", "parts": {"ways": measured, "books": {"mapped": books}}})
     lines = [line for line in table.splitlines() if line.startswith("| ")]
     assert [line.split(" | ")[0] for line in lines] == [
-        "| labels", *["| genres, then their colours"] * 3, *["| the colours themselves"] * 3, "| system",
+        "| labels", *["| genres, then their colours"] * 4, *["| the colours themselves"] * 4, "| system",
         *(f"| {name}" for name in (hues.BASELINE, *quality.Tagwright.forms))]
-    assert f"{measured['predicted']['systems'][hues.BASELINE]['hues']['micro_f1']['mean']:.3f}" in lines[4]
+    assert f"{measured['predicted']['systems'][hues.BASELINE]['hues']['micro_f1']['mean']:.3f}" in lines[5]
+    assert [line.split(" | ")[1:] for line in (lines[4], lines[8])] == [
+        ["*perfect labels*", *(f"{measured[way]['ceiling'][key]['mean']:.3f}" for key in ("micro_f1",)),
+         f"{measured[way]['ceiling']['macro_f1_supported']['mean']:.3f} |"] for way in hues.WAYS]
+    assert hues.verdict(measured["comparison"]) in table
     assert "Not measured yet" not in table
     assert "Not measured yet: books." in hues.render({"machine": "a machine", "parts": {"ways": measured}})
 
@@ -117,5 +122,5 @@ def test_it_is_made_in_parts_and_written_when_a_part_is_whole(compared, measured
     hues.main()
     assert "kept from before" in capsys.readouterr().out
     assert before == {path: path.stat().st_mtime_ns for path in before}
-    assert set(json.loads((tmp_path / "hues.json").read_text())["parts"]["ways"]) == set(hues.WAYS)
+    assert json.loads((tmp_path / "hues.json").read_text())["parts"]["ways"]["comparison"] == measured["comparison"]
     assert page.read_text() == hues.render(json.loads((tmp_path / "hues.json").read_text()))
