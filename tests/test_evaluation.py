@@ -47,18 +47,26 @@ def test_a_colour_on_no_test_row_counts_for_all_colours_only():
     assert found == {"micro_f1": 1.0, "macro_f1": 0.8, "macro_f1_supported": 1.0}
 
 
-# Scores of the labels horror, crime, sea; no threshold is best for both the labels and the colours.
-SCORES = np.array([[0.9, 0.5, 0.1], [0.3, 0.6, 0.1], [0.1, 0.4, 0.35], [0.1, 0.1, 0.1]], dtype=np.float32)
-
-
 def test_the_threshold_is_that_of_the_best_colours_not_of_the_best_labels():
-    labels = ["horror", "crime", "sea"]
-    found = best_hue_threshold(labels, ROWS, SCORES, REASONS, "mapped", "multilabel")
-    rivals = {each: hue_scores(labels, ROWS, SCORES >= each, REASONS, "mapped")["micro_f1"] for each in metrics.CANDIDATES}
-    assert rivals[found] == max(rivals.values())
-    assert found == min(each for each in rivals if rivals[each] == rivals[found])
-    of_labels = metrics.best_threshold(given(labels, [["horror"], ["crime"], ["sea"], []]), SCORES)
-    assert rivals[of_labels] < rivals[found]
+    """The third book is taken for one of whales, a wrong label of the right colour."""
+    labels, reasons = ["horror", "crime", "sea", "whale"], REASONS | {"whale": Reason("whale", ["blue"], "the sea", "whale")}
+    scores = np.array([[0.9, 0.1, 0.1, 0.1], [0.1, 0.6, 0.1, 0.1], [0.1, 0.1, 0.1, 0.4], [0.1] * 4])
+    assert metrics.best_threshold(given(labels, [["horror"], ["crime"], ["sea"], []]), scores) == 0.41
+    assert best_hue_threshold(labels, ROWS, scores, reasons, "mapped", "multilabel") == 0.11
+    perfect = hue_scores(labels, ROWS, scores >= 0.11, reasons, "mapped")
+    assert perfect["micro_f1"] == pytest.approx(2 * 5 / (2 * 5 + 1), abs=1e-4)
+
+
+SCORES = np.array([[0.9, 0.5, 0.1], [0.3, 0.6, 0.1], [0.1, 0.4, 0.35], [0.1, 0.1, 0.1]])  # of horror, crime, sea
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_threshold_has_no_better_rival(seed):
+    labels = ["horror", "crime", "sea", "ghost", "fiction"]
+    scores = np.random.default_rng(seed).random((4, 5)).round(2) * [1, 1, 0.1, 0.1, 1]
+    rivals = [hue_scores(labels, ROWS, each <= scores, REASONS, "mapped")["micro_f1"] for each in metrics.CANDIDATES]
+    found = best_hue_threshold(labels, ROWS, scores, REASONS, "mapped", "multilabel")
+    assert found == metrics.CANDIDATES[int(np.argmax(rivals))]
 
 
 def test_both_ways_have_the_same_threshold_where_they_come_to_the_same():

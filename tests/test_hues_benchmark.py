@@ -3,6 +3,7 @@
 import json
 import sys
 
+import numpy as np
 import pandas as pd
 import pytest
 from test_hues import write_books
@@ -94,6 +95,93 @@ def test_the_table_has_each_system_both_ways(measured):
     assert hues.verdict(measured["comparison"]) in table
     assert "Not measured yet" not in table
     assert "Not measured yet: books." in hues.render({"machine": "a machine", "parts": {"ways": measured}})
+
+
+def test_the_threshold_of_colours_does_not_look_at_test_rows(compared, measured, tmp_path):
+    """With other colours in the test rows it stays what it is, and the scores do not."""
+    task, data_dirs, work = compared[0]
+    run = next(quality.runs_of(task, data_dirs[:1], SYSTEMS[:1], [1], work))
+    before = hues.score_colours(run)["forms"][hues.BASELINE]
+    run.dataset.test["hues"] = [["crimson"]] * len(run.dataset.test)
+    after = hues._score_colours(run, tmp_path)["forms"][hues.BASELINE]
+    assert after["threshold"] == before["threshold"]
+    assert after["micro_f1"] != before["micro_f1"]
+
+
+def test_the_rows_kept_add_up_to_the_scores_and_are_the_same_in_both_ways(compared, measured):
+    tables = []
+    for task, data_dirs, work in compared:
+        for run in quality.runs_of(task, data_dirs, SYSTEMS[1:], [1], work):
+            table = pd.read_csv(hues.colours_folder(run) / hues.ROWS)
+            assert set(table["form"]) == set(quality.Tagwright.forms)
+            for form, counts in table.groupby("form"):
+                f1 = 2 * counts["right"].sum() / (counts["given"].sum() + counts["true"].sum())
+                assert f1 == pytest.approx(hues.score_colours(run)["forms"][form]["micro_f1"], abs=1e-4)
+            tables.append(table)
+    mapped, predicted = pd.concat(tables[:2]), pd.concat(tables[2:])
+    assert mapped[["form", "line", "true"]].equals(predicted[["form", "line", "true"]])
+    assert measured["comparison"]["rows"] == mapped["line"].nunique() == len(mapped) / 2
+
+
+def test_perfect_labels_miss_the_colours_of_genres_that_are_too_rare(compared):
+    task, data_dirs, _ = compared[0]
+    assert hues.ceiling(task, data_dirs)["micro_f1"] == {"mean": 1.0, "spread": None}
+    for folder in data_dirs:
+        test = pd.read_parquet(folder / "test.parquet")
+        assert all(map(len, test["hues"]))
+    rare = [Dataset.load(folder).test for folder in data_dirs]
+    assert len(rare) == 2
+
+
+def counts(given: list[int], right: list[int], true: list[int]) -> np.ndarray:
+    return np.array([np.transpose([given, right, true])] * 2)
+
+
+def test_the_interval_is_that_of_a_plain_bootstrap():
+    generator = np.random.default_rng(5)
+    true = generator.integers(1, 5, 60)
+    one, two = (counts(true + generator.integers(0, 3, 60), generator.binomial(true, share), true) for share in (0.8, 0.7))
+    plain, draws = [], np.random.default_rng(0)
+    for _ in range(1000):
+        rows = draws.integers(60, size=60)
+        plain.append(np.mean([2 * way[0, rows, 1].sum() / (way[0, rows, 0].sum() + way[0, rows, 2].sum()) * sign
+                              for way, sign in ((one, 2), (two, -2))]))
+    assert hues.paired_bootstrap(one, two) == pytest.approx(np.percentile(plain, [2.5, 97.5]), abs=1e-4)
+    assert hues.paired_bootstrap(one, one) == (0, 0)
+
+
+@pytest.mark.parametrize(("interval", "predicted", "better", "said"), [
+    ((0.01, 0.09), 0.55, "mapped", "**genres, then their colours** are better"),
+    ((-0.09, -0.01), 0.65, "predicted", "**the colours themselves** are better"),
+    ((-0.01, 0.11), 0.55, None, "no clear difference"), ((0.0, 0.1), 0.55, None, "no clear difference"),
+    ((0.01, 0.09), 0.6, None, "no clear difference"),
+])
+def test_a_way_is_better_only_where_the_interval_bears_it_out(monkeypatch, interval, predicted, better, said):
+    monkeypatch.setattr(hues, "paired_bootstrap", lambda one, two: interval)
+    monkeypatch.setattr(hues.quality, "runs_of", lambda *args: [])
+    monkeypatch.setattr(hues, "row_counts", lambda runs: np.zeros((3, 150, 3)))
+    ways = {way: {"systems": {hues.DECISIVE: {"hues": {"micro_f1": {"mean": value}}}}}
+            for way, value in (("mapped", 0.6), ("predicted", predicted))}
+    found = hues.compare([("", [], "")] * 2, SYSTEMS, [1, 2, 3], ways)
+    assert (found["better"], found["rows"], found["interval"]) == (better, 150, [*interval])
+    assert said in hues.verdict(found)
+
+
+def test_each_part_names_its_own_machine(measured):
+    def moved(part: dict, machine: str, trained_on: str) -> dict:
+        systems = {form: system | {"trained_on": [trained_on if form == hues.DECISIVE else machine]}
+                   for form, system in part["systems"].items()}
+        return part | {"machine": machine, "systems": systems}
+
+    ways = {way: moved(measured[way], "a laptop", "a GPU") for way in hues.WAYS} | {"comparison": measured["comparison"]}
+    books = moved(measured["mapped"] | {"bars": []}, "a server", "a server")
+    table = hues.render({"machine": "the last", "parts": {"ways": ways, "books": {"mapped": books}}})
+    first, second = table.split("**Real books**")
+    assert "On a laptop, " in first
+    assert f"{hues.DECISIVE}: trained on a GPU." in first
+    assert "On a server, " in second
+    assert table.count("trained on") == 1
+    assert "the last" not in table
 
 
 @pytest.mark.parametrize(("ours", "met"), [(0.55, True), (0.5499, False)])
