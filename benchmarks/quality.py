@@ -36,8 +36,6 @@ from benchmarks.runs import (
 from tagwright import errors, metrics
 from tagwright.bundle import read_bundle, write_bundle
 from tagwright.dataset import Dataset
-from tagwright.evaluation import hue_scores
-from tagwright.hues import MAP, load_map
 from tagwright.model import load_tagger_model, load_tokenizer
 from tagwright.onnx_export import calibration_batches, export
 from tagwright.stage import RECORD, content_id, package_versions
@@ -161,15 +159,11 @@ class Run:
         thresholds = model.thresholds
         if thresholds is None:
             thresholds = metrics.best_threshold(truth["validation"], scores["validation"], self.task.kind)
-        found = {
+        return {
             "bytes": sum(file.stat().st_size for file in self.system.files(folder, form)),
             "threshold": round(float(np.mean(thresholds)), 4),
             **{name: metrics.summary(truth[name], scores[name], thresholds, self.task.kind) for name in parts},
         }
-        if way := self.task.labels.hues:
-            given = metrics.decide(scores["test"], thresholds, self.task.kind)
-            found["hues"] = hue_scores(self.dataset, given, load_map(self.data_dir / MAP), way)
-        return found
 
 
 def runs_of(task: Task, data_dirs: list[Path], systems: list, seeds: list[int], work: Path) -> Iterator[Run]:
@@ -193,12 +187,10 @@ def measure(task: Task, data_dirs: list[Path], systems: list, seeds: list[int], 
 
         for form in system.forms:
             first = records[runs[0].seed, data_dirs[0]]
-            means = {what: {key: over_folds(lambda record, form=form, what=what, key=key: record["forms"][form][what][key])
-                            for key in first["forms"][form][what]}
-                     for what in ("test", "hues") if what in first["forms"][form]}
             found[form] = {
                 "runs": len(trained),
-                "metrics": means["test"], **({"hues": means["hues"]} if "hues" in means else {}),
+                "metrics": {key: over_folds(lambda record, form=form, key=key: record["forms"][form]["test"][key])
+                            for key in first["forms"][form]["test"]},
                 "train_seconds": over_folds(lambda record: record["train_seconds"]),
                 "bytes": first["forms"][form]["bytes"], "chosen": first["chosen"],
                 "ms_per_text": speed(runs[0], form, dataset),

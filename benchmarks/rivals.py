@@ -66,7 +66,7 @@ class FastText:
     of one or more steps; a step that is better on the validation rows is kept, one that is not ends its walk. `split` is the
     tutorial's pre-processing: lower case, punctuation apart."""
 
-    key, forms, seeds, version = "fasttext", ("fastText",), True, 1
+    key, forms, seeds, version = "fasttext", ("fastText",), True, 2
     losses = ["ova", "softmax"]
     start = {"split": True, "wordNgrams": 2, "lr": 0.5, "epoch": 25, "dim": 50, "minn": 0, "maxn": 0}
     walks = [[{"split": False}], [{"wordNgrams": 1}], [{"lr": 1.0}, {"lr": 2.0}], [{"lr": 0.2}],
@@ -177,7 +177,7 @@ def _fasttext():
 class Tfidf:
     """`tagwright.baseline`, its one setting chosen. Saved as float32 weights and a list of terms."""
 
-    key, forms, seeds, version = "tfidf", ("TF-IDF + logistic regression",), False, 1
+    key, forms, seeds, version = "tfidf", ("TF-IDF + logistic regression",), False, 2
     search = [3.0, 10.0, 30.0, 100.0]
 
     def depends(self, task: Task, rows: int) -> dict:
@@ -235,7 +235,7 @@ class Template:
     fifths of the epochs frozen, the rest with rates that fall from the embeddings to the head, as copies of the template have
     them; the last epoch is kept. Its usual threshold is 0.5; here it gets the one best on validation rows."""
 
-    key, forms, seeds, version = "template", ("the usual template",), True, 1
+    key, forms, seeds, version = "template", ("the usual template",), True, 2
     recipe = {"epochs": 5, "frozen_lr": 3.8e-3, "lr": [4.5e-4, 3.5e-5], "batch_size": 16}
 
     def depends(self, task: Task, rows: int) -> dict:

@@ -75,7 +75,8 @@ def evaluate(task: Task, data_dir: Path, model_dir: Path, out_dir: Path, force: 
             reasons = hues.load_map(model_dir / hues.MAP)
             given = {"TF-IDF + logistic regression": metrics.decide(baseline_test, baseline_threshold, task.kind),
                      "PyTorch": metrics.decide(scores["test"], thresholds, task.kind)}
-            stage.record["hues"] = {name: hue_scores(dataset, y_pred, reasons, manifest.hues) for name, y_pred in given.items()}
+            stage.record["hues"] = {name: hue_scores(dataset.labels, dataset.test, y_pred, reasons, manifest.hues)
+                                    for name, y_pred in given.items()}
         if task.kind == "multiclass":
             stage.record["accuracy_of_the_most_frequent_label"] = round(float(y_test[:, 0].mean()), 4)
         else:
@@ -83,22 +84,50 @@ def evaluate(task: Task, data_dir: Path, model_dir: Path, out_dir: Path, force: 
     return stage.record
 
 
-def hue_scores(dataset: Dataset, y_pred: np.ndarray, reasons: dict[str, hues.Reason], way: str) -> dict[str, float]:
-    """Micro- and macro-F1 of the colours that the labels given to the test rows, (rows, labels), stand for, the `way` that
-    `labels.hues` says. The truth is the same for both ways: the colours of all of a row's genres, those too that are no
-    labels. `macro_f1` is over all colours of the map, `macro_f1_supported` over those that a test row has."""
-    named = sorted({hue for reason in reasons.values() for hue in reason.hues})
-    column = {hue: index for index, hue in enumerate(named)}
-    brings = np.zeros((len(dataset.labels), len(named)), dtype=int)  # label -> its colours
-    for row, label in enumerate(dataset.labels):
-        brings[row, [column[hue] for hue in ([label] if way == "predicted" else hues.hues_of([label], reasons))]] = 1
-    truth = np.zeros((len(dataset.test), len(named)), dtype=int)
-    for row, found in enumerate(dataset.test["hues"]):
-        truth[row, [column[hue] for hue in found]] = 1
-    given = (y_pred.astype(int) @ brings) > 0
+def hue_scores(labels: list[str], rows: pd.DataFrame, y_pred: np.ndarray, reasons: dict[str, hues.Reason],
+               way: str) -> dict[str, float]:
+    """Micro- and macro-F1 of the colours that the labels given to `rows` of a data set, (rows, labels), stand for, the `way`
+    that `labels.hues` says. The truth is the same for both ways, `true_hues`. `macro_f1` is over all colours of the map,
+    `macro_f1_supported` over those that a row has."""
+    truth, given = true_hues(rows, reasons), given_hues(labels, y_pred, reasons, way)
     scores = {"micro_f1": metrics.micro_f1(truth, given), "macro_f1": metrics.macro_f1(truth, given),
               "macro_f1_supported": metrics.macro_f1(truth, given, supported_only=True)}
     return {name: round(score, 4) for name, score in scores.items()}
+
+
+def best_hue_threshold(labels: list[str], rows: pd.DataFrame, scores: np.ndarray, reasons: dict[str, hues.Reason], way: str,
+                       kind: str) -> float:
+    """The one threshold for all labels with the best micro-F1 of the colours that the labels then stand for; 0 for multiclass.
+    Choose it on validation rows. `scores` are probabilities of the labels, (rows, labels)."""
+    brings = _label_hues(labels, reasons, way)
+    # A colour is given as soon as one of its labels is: where the highest of their scores reaches the threshold.
+    highest = np.stack([scores[:, column].max(1, initial=0) for column in brings.T], axis=1)
+    return metrics.best_threshold(true_hues(rows, reasons), highest, kind)
+
+
+def true_hues(rows: pd.DataFrame, reasons: dict[str, hues.Reason]) -> np.ndarray:
+    """The colours of all of a row's genres, those too that are no labels: 0/1, (rows, colours of the map)."""
+    column = {hue: index for index, hue in enumerate(_all_hues(reasons))}
+    truth = np.zeros((len(rows), len(column)), dtype=int)
+    for row, found in enumerate(rows["hues"]):
+        truth[row, [column[hue] for hue in found]] = 1
+    return truth
+
+
+def given_hues(labels: list[str], y_pred: np.ndarray, reasons: dict[str, hues.Reason], way: str) -> np.ndarray:
+    """The colours that the labels given, (rows, labels), stand for: bool, (rows, colours of the map)."""
+    return (y_pred.astype(int) @ _label_hues(labels, reasons, way)) > 0
+
+
+def _label_hues(labels: list[str], reasons: dict[str, hues.Reason], way: str) -> np.ndarray:
+    """Which colours each label stands for: bool, (labels, colours of the map)."""
+    found = [{label} if way == "predicted" else set(hues.hues_of([label], reasons)) for label in labels]
+    named = _all_hues(reasons)
+    return np.array([[hue in each for hue in named] for each in found])
+
+
+def _all_hues(reasons: dict[str, hues.Reason]) -> list[str]:
+    return sorted({hue for reason in reasons.values() for hue in reason.hues})
 
 
 def confident_mistakes(dataset: Dataset, scores: np.ndarray, thresholds: np.ndarray, count: int = 25,

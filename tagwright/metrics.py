@@ -10,7 +10,8 @@ import pandas as pd
 from tagwright.decisions import decide, probabilities  # noqa: F401 - for those who import the metrics
 
 HEADLINE = {"multilabel": "micro_f1", "multiclass": "accuracy"}  # kind -> the score of `summary` that is to be high
-CANDIDATES = np.round(np.arange(0.02, 0.9, 0.01), 2)  # thresholds that are tried
+# Thresholds that are tried; the low ones are for models that are unsure of everything, as a linear one of few rows is.
+CANDIDATES = np.concatenate([np.arange(2, 20, 2) / 1000, np.arange(2, 90) / 100])
 
 
 def precision_at_k(y_true: np.ndarray, scores: np.ndarray, k: int) -> float:

@@ -91,11 +91,26 @@ def test_best_threshold_has_no_better_rival():
     assert micro_f1(true, scores >= best) == max(micro_f1(true, scores >= rival) for rival in CANDIDATES)
 
 
+def test_candidates_go_up_and_are_not_changed_by_rounding():
+    assert (np.diff(CANDIDATES) > 0).all()
+    assert CANDIDATES.tolist() == CANDIDATES.round(4).tolist()
+    assert CANDIDATES[:11].tolist() == [0.002, 0.004, 0.006, 0.008, 0.01, 0.012, 0.014, 0.016, 0.018, 0.02, 0.03]
+    assert (0.3 in CANDIDATES, CANDIDATES[-1]) == (True, 0.89)
+
+
+def test_a_model_that_is_unsure_of_everything_has_its_threshold_too():
+    true = np.array([[1, 0], [1, 0], [0, 1]])
+    scores = np.array([[0.0065, 0.005], [0.007, 0.003], [0.001, 0.0061]])
+    assert best_threshold(true, scores) == 0.006
+
+
+@pytest.mark.parametrize("top", [1, 0.03])
 @pytest.mark.parametrize("seed", range(20))
-def test_best_threshold_is_the_lowest_of_the_best_also_between_equal_scores(seed):
+def test_best_threshold_is_the_lowest_of_the_best_also_between_equal_scores(seed, top):
     rng = np.random.default_rng(seed)
     true = (rng.random((30, 8)) < rng.random() * 0.5).astype(np.float32)
-    scores = np.round(rng.random((30, 8)) ** rng.integers(1, 6), 2).astype(np.float32 if seed % 2 else float)
+    scores = np.round(top * rng.random((30, 8)) ** rng.integers(1, 6), 2 if top == 1 else 3)
+    scores = scores.astype(np.float32 if seed % 2 else float)
     rivals = [micro_f1(true, scores >= rival) for rival in CANDIDATES]
     assert best_threshold(true, scores) == CANDIDATES[int(np.argmax(rivals))]
 

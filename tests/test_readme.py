@@ -45,6 +45,12 @@ def test_the_tables_are_those_that_were_measured(marker, benchmark):
     assert block(marker) == measured(benchmark)
 
 
+@pytest.mark.skipif(not hues.RESULTS.exists(), reason="colours are not measured yet")
+def test_the_tasks_colours_come_the_better_way():
+    comparison = json.loads(hues.RESULTS.read_text(encoding="utf8"))["parts"]["ways"]["comparison"]
+    assert comparison["better"] in (None, Task.load("book_hues").labels.hues)
+
+
 @pytest.mark.parametrize(("marker", "benchmark"), [("ablation", ablation), ("profile", training_profile)])
 def test_the_recipes_tables_are_those_that_were_measured(marker, benchmark):
     assert block(marker, benchmark.PAGE.read_text(encoding="utf8")) == measured(benchmark)
