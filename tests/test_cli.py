@@ -118,6 +118,7 @@ def test_a_wrong_option_is_refused():
     assert "--work" in result.stderr
 
 
+@pytest.mark.long
 def test_ctrl_c_in_the_middle_of_training_leaves_nothing_half_written(sample_folder, tmp_path):
     work = tmp_path / "work"
     (work / "scifi").mkdir(parents=True)

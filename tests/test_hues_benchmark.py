@@ -18,6 +18,7 @@ from tagwright.stage import RECORD, write_json
 from tagwright.training import train
 
 pytest.importorskip("fasttext", reason="fastText has wheels for Linux on x86_64 only")
+pytestmark = pytest.mark.long
 
 
 class QuickTfidf(Tfidf):

