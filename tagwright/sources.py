@@ -192,6 +192,9 @@ def _tar(archive: Path, kind: str) -> Iterator[list[_Entry]]:
                 raise TagwrightError(f"{archive}: {info.name}: above {limit:,} bytes, the most for an archive of its size")
             read = partial(file.extractfile, info)
             entries.append(_Entry(info.name, info.size, _tar_fault(info), info.isdir(), read))
+        while kind == "tar.gz" and raw.read(CHUNK):  # behind the last member: the checksum stands at gzip's own end
+            if raw.tell() > limit:
+                raise TagwrightError(f"{archive}: above {limit:,} bytes, the most for an archive of its size")
         yield entries
 
 
