@@ -3,6 +3,7 @@ kill."""
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -229,20 +230,33 @@ def test_a_file_that_changes_meanwhile_is_named(model, address, tmp_path, monkey
     assert not times(tmp_path / "out")
 
 
-def test_what_only_a_worker_finds_wrong_ends_the_run(model, address, tmp_path, monkeypatch):  # noqa: F811
+CHANGED = """
+import shutil, sys
+from pathlib import Path
+from tagwright import cluster
+
+tag = cluster._tag_pieces
+
+def changed(pieces, worker):
+    {change}
+    return tag(pieces, worker)
+
+cluster._tag_pieces = changed
+cluster.tag_parquet(*map(Path, sys.argv[1:4]), address=sys.argv[4])
+"""
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ("shutil.rmtree(Path(pieces[0]['part']).parent)", "cannot be written on .*No such file"),
+    ("worker = (worker[0], 'another checksum', worker[2])", "is another model than where"),
+])
+def test_what_only_a_worker_finds_wrong_ends_the_run(model, address, tmp_path, change, message):  # noqa: F811
     source = write(tmp_path / "in.parquet", make_rows(10))
-
-    def lose_pieces(pieces, worker, tag=cluster._tag_pieces):
-        shutil.rmtree(Path(pieces[0]["part"]).parent)
-        return tag(pieces, worker)
-
-    def other_model(pieces, worker, tag=cluster._tag_pieces):
-        return tag(pieces, (worker[0], "another checksum", worker[2]))
-
-    for change, message in [(lose_pieces, "cannot be written on .*No such file"), (other_model, "is another model than where")]:
-        monkeypatch.setattr(cluster, "_tag_pieces", change)
-        with pytest.raises(TagwrightError, match=message):
-            tag_parquet(model, source, tmp_path / "out", address=address)
+    code = CHANGED.format(change=change)
+    ended = subprocess.run([sys.executable, "-c", code, model, source, tmp_path / "out", address],
+                           capture_output=True, text=True, env=os.environ | ENVIRON, timeout=120)
+    assert ended.returncode == 1
+    assert re.search(f"TagwrightError: .*{message}", ended.stderr)
 
 
 def test_what_cannot_be_done_is_said_before_any_work(model, tmp_path, monkeypatch):  # noqa: F811
