@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 
 from benchmarks import quality
-from benchmarks.report import results_file, update_readme, write_results
+from benchmarks.report import results_file, show_bars, update_readme, write_results
 from benchmarks.rivals import FastText, Tfidf
 from benchmarks.runs import (
     SEEDS,
@@ -263,9 +263,7 @@ def main() -> None:
         parts = before | {part: measured}
         write_results("hues", {"parts": {name: parts[name] for name in SYSTEMS if name in parts}})
         update_readme("hues", render(read_json(RESULTS)))
-        for check in measured["mapped"].get("bars", []):
-            print(f"{'pass      ' if check['met'] else 'FALL SHORT'} {check['system']}: {check['what']} {check['measured']} "
-                  f"(bar: {check['bar']})")
+        show_bars(part, measured["mapped"].get("bars", []))
     if RESULTS.exists():
         print(render(read_json(RESULTS)))
 

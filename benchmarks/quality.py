@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.report import machine, results_file, update_readme, write_results
+from benchmarks.report import machine, results_file, show_bars, update_readme, write_results
 from benchmarks.rivals import FastText, Model, Template, Tfidf
 from benchmarks.runs import (
     SEEDS,
@@ -300,9 +300,7 @@ def main() -> None:
         tasks = before | {task.name: measured}
         write_results("quality", {"tasks": {name: tasks[name] for name in TASKS if name in tasks}})
         update_readme("quality", render(read_json(RESULTS)))
-        for check in measured["bars"]:
-            print(f"{'pass      ' if check['met'] else 'FALL SHORT'} {task.name}: {check['system']}: {check['what']} "
-                  f"{check['measured']} (bar: {check['bar']})")
+        show_bars(task.name, measured["bars"])
     if RESULTS.exists():
         print(render(read_json(RESULTS)))
 

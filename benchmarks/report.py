@@ -41,3 +41,10 @@ def update_readme(marker: str, block: str, file: Path = README) -> None:
     if not places:
         raise ValueError(f"{file} has no place for {marker}")
     file.write_text(text, encoding="utf8")
+
+
+def show_bars(name: str, checks: list[dict]) -> None:
+    """Print of each check its `system`, `what`, `measured` and `bar`, and whether it is `met`."""
+    for check in checks:
+        print(f"{'pass      ' if check['met'] else 'FALL SHORT'} {name}: {check['system']}: {check['what']} "
+              f"{check['measured']} (bar: {check['bar']})")

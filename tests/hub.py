@@ -4,21 +4,21 @@ import base64
 import hashlib
 import json
 import secrets
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from local_server import LocalServer, QuietHandler
 
-class Hub:
+
+class Hub(LocalServer):
     """Serves `folder/<organisation>/<model>/<file>` on a port of its own while the block lasts."""
 
     def __init__(self, folder: Path):
         self.folder, self.asked = folder, []
 
-    def __enter__(self) -> "Hub":
+    def handler(self):
         hub = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(QuietHandler):
             protocol_version = "HTTP/1.1"
 
             def do_HEAD(self):
@@ -39,20 +39,10 @@ class Hub:
 
             do_GET = do_HEAD
 
-            def log_message(self, *arguments):
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(self, *error):
-        self._server.shutdown()
-        self._server.server_close()
+        return Handler
 
 
-class CommitHub:
+class CommitHub(LocalServer):
     """A hub that also takes commits: the part of its API that publishing a model and pulling it need.
 
     `repos` holds each repository's commits, newest last: their ids and files. Whoever writes needs `TOKEN`. `fault` is asked
@@ -129,10 +119,10 @@ class CommitHub:
         revision = self.commit(repo, files)
         return 200, {}, {"commitUrl": f"{self.url}/{repo}/commit/{revision}", "commitOid": revision}
 
-    def __enter__(self) -> "CommitHub":
+    def handler(self):
         hub = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(QuietHandler):
             protocol_version = "HTTP/1.1"
             disable_nagle_algorithm = True  # else each answer waits 40 ms for the client's system
 
@@ -156,14 +146,4 @@ class CommitHub:
 
             do_HEAD = do_POST = do_PUT = do_GET
 
-            def log_message(self, *arguments):
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()  # it ends in 0.02 s
-        return self
-
-    def __exit__(self, *error):
-        self._server.shutdown()
-        self._server.server_close()
+        return Handler

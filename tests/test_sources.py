@@ -12,16 +12,15 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import threading
 import tomllib
 import zipfile
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pandas as pd
 import pydantic
 import pytest
 from conftest import ROOT, write_task
+from local_server import LocalServer, QuietHandler
 from s3 import S3
 from service import training
 from service.jobs_api import TrainRequest, uploaded_task
@@ -339,15 +338,17 @@ def test_a_member_is_a_plain_file_name(tmp_path):
 # --- addresses ---------------------------------------------------------------------------------------------------
 
 
-class Web:
+class Web(LocalServer):
     """Serves `files` (path -> content) while the block lasts: `cut` breaks each answer off in the middle, `endless` announces
     no length."""
 
-    def __enter__(self) -> "Web":
+    def __init__(self):
         self.files, self.asked, self.cut, self.endless, self.moved = {}, [], False, False, {}
+
+    def handler(self):
         web = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(QuietHandler):
             def do_GET(self):
                 path = self.path.partition("?")[0]
                 web.asked.append(self.path)
@@ -364,17 +365,7 @@ class Web:
                 self.end_headers()
                 self.wfile.write(content[: len(content) // 2] if web.cut else content)
 
-            def log_message(self, *args):
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(self, *error):
-        self._server.shutdown()
-        self._server.server_close()
+        return Handler
 
 
 @pytest.fixture
