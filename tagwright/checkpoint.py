@@ -26,7 +26,7 @@ class Checkpoint(Callback):
     """Saves each epoch's end, and puts a training back to where the file left it.
 
     `made_of` is what the training comes from: a dict of JSON values (`Stage.made_of`). After `open`, `runs` and then
-    `epochs` of the next run are done and need not be trained again.
+    `epochs` of the next run are done and need not be trained again; they took `seconds`.
     """
 
     order = 63  # after BestEpoch, Soup and Progress
@@ -34,6 +34,7 @@ class Checkpoint(Callback):
     def __init__(self, out_dir: Path, made_of: dict):
         self.file = Path(out_dir).absolute().with_name(f".{Path(out_dir).name}.checkpoint.safetensors")
         self.made_of, self.state, self.runs, self.epochs = json.loads(json.dumps(made_of, default=str)), None, 0, 0
+        self.seconds, self.started = 0.0, time.perf_counter()
 
     def open(self, anew: bool = False) -> str:
         """Read the file's header, or with `anew` remove the file; returns why there is nothing to go on from, or ""."""
@@ -49,7 +50,12 @@ class Checkpoint(Callback):
         if differences := _differences(state["made_of"], self.made_of):
             return f"the checkpoint at {self.file} is of another training: {'; '.join(differences)}"
         self.state, self.runs, self.epochs = state, state["runs"], state["epochs"]
+        self.seconds = state["seconds"]
         return ""
+
+    def spent(self) -> float:
+        """Seconds of training so far, those before an interruption with them."""
+        return self.seconds + time.perf_counter() - self.started
 
     def before_fit(self):
         done = torch.tensor([[self.runs, self.epochs]], device=self.dls.device)
@@ -90,7 +96,7 @@ class Checkpoint(Callback):
         tensors |= {f"optimizer/{index}/{name}": value for index, values in self.opt.opt.state_dict()["state"].items()
                     for name, value in values.items()}
         state = {"runs": self.runs, "epochs": self.epochs, "history": best.history, "best": best.best, "since": best.since,
-                 "made_of": self.made_of, "saved": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+                 "seconds": self.spent(), "made_of": self.made_of, "saved": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
         partial = self.file.with_suffix(".partial")
         with full_disk_named(self.file), contextlib.ExitStack() as stack:
             stack.callback(partial.unlink, missing_ok=True)

@@ -9,7 +9,6 @@ validation micro-F1 (multiclass: accuracy) is the one kept.
 import contextlib
 import math
 import shutil
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -135,9 +134,8 @@ def train(task: Task, data_dir: Path, out_dir: Path, force: bool = False, bar: b
         learner = build_learner(task, dataset, bar)
         size = sum(value.nbytes for value in learner.model.state_dict().values())
         stage.need_space(10 * size + 10_000_000)  # a checkpoint is up to five times the weights; there are two for a moment
-        started = time.time()
         history = fit(task, learner, [checkpoint, *callbacks], checkpoint.runs, checkpoint.epochs)
-        seconds = time.time() - started
+        seconds = checkpoint.spent()
         if not is_first():
             return stage.record
         model, tokenizer = learner.model.hf_model, learner.dls.before_batch[0].hf_tokenizer

@@ -13,8 +13,10 @@ from tiny import write_tiny
 
 from benchmarks import ablation, pseudo_labels, quality, runs
 from benchmarks.rivals import FastText, Template, Tfidf
-from tagwright import metrics
+from tagwright import metrics, training
+from tagwright.checkpoint import Checkpoint
 from tagwright.dataset import Dataset
+from tagwright.errors import Paused
 from tagwright.model import parameter_groups
 from tagwright.stage import RECORD, write_json
 from tagwright.task import Task
@@ -123,6 +125,27 @@ def test_a_run_that_was_killed_leaves_nothing_that_counts(task, data_dirs, tmp_p
     assert not run.done
     assert quality.Run(task, data_dirs[0], QuickTfidf(), 1, tmp_path).make()["forms"]
     assert run.done
+
+
+def test_our_training_goes_on_where_it_was_killed_and_its_seconds_add_up(task, data_dirs, tmp_path, monkeypatch, capsys):
+    class Killed(Checkpoint):
+        def after_batch(self):
+            if self.epoch == 1:
+                raise KeyboardInterrupt
+
+        def spent(self):
+            return 1000.0
+
+    task = runs.with_tables(task, {"training": {"epochs": 2, "soup": 1}})
+    run = quality.Run(task, data_dirs[0], quality.Tagwright(), 1, tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "Checkpoint", Killed)
+        with pytest.raises(Paused):
+            run.make()
+    capsys.readouterr()
+    assert 1000 < run.make()["train_seconds"] < 1500
+    assert "going on after run 1, epoch 1" in capsys.readouterr().out
+    assert {path.name for path in run.folder.parent.iterdir()} == {run.folder.name, run.choice_folder.name}
 
 
 def test_a_changed_recipe_is_another_run_for_those_it_concerns(task, data_dirs, work):
