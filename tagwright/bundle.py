@@ -35,7 +35,8 @@ class Manifest:
     `damaged_html` are those of the fields that held HTML in the training data, which was made plain text; `added` are those of
     the labels that the model was not trained on, added by name, with their descriptions ("" where there is none); `hues` tells
     how the labels stand for colours: as genres, which the folder's `hues.json` gives colours ("mapped"), as the colours
-    themselves ("predicted"), or not at all (None); `attribution` and `licence` are those of the training data."""
+    themselves ("predicted"), or not at all (None); `attribution` and `licence` are those of the training data; `data` is the
+    `content_id` of the data set that it was trained on a part of."""
 
     task: str
     title: str
@@ -54,6 +55,7 @@ class Manifest:
     examples: list[dict[str, str]] = field(default_factory=list)
     attribution: str | None = None
     licence: str | None = None
+    data: str | None = None
     metrics: dict = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)  # path -> sha256

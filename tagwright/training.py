@@ -38,7 +38,7 @@ from tagwright.dataset import Dataset
 from tagwright.errors import Paused, TagwrightError
 from tagwright.losses import loss_for
 from tagwright.model import TaggerModel, check_fit, load_tokenizer, parameter_groups
-from tagwright.stage import Stage, package_versions
+from tagwright.stage import Stage, content_id, package_versions
 from tagwright.task import Task, Training
 from tagwright.thresholds import choose_thresholds
 
@@ -156,7 +156,7 @@ def train(task: Task, data_dir: Path, out_dir: Path, force: bool = False, bar: b
                 html=task.input.html, damaged_html=task.input.damaged_html, hues=task.labels.hues,
                 max_length=task.model.max_length, pad_id=tokenizer.pad_token_id, encoder=task.model.encoder,
                 examples=task.demo.examples, attribution=task.source.attribution, licence=task.source.licence,
-                metrics={"validation": validation}, versions=package_versions(),
+                data=content_id(data_dir), metrics={"validation": validation}, versions=package_versions(),
             ))
             stage.record |= {
                 "rows": {"train": len(dataset.train), "validation": len(dataset.validation)}, "seed": task.training.seed,

@@ -130,6 +130,11 @@ def test_what_was_promoted_before_a_kill_is_told_again(demo_run, tmp_path):
     equal = promote("scifi-2", folders.tagger, folders.dataset, registry)
     assert registry.state()["active"] == "scifi-1"  # as good is not better
     assert equal["message"].endswith("on the same rows; scifi-1 answers now")
+    moved = tmp_path / "moved"
+    shutil.copytree(folders.tagger, moved, copy_function=os.link, ignore=shutil.ignore_patterns(MANIFEST, CARD))
+    write_bundle(moved, replace(read_bundle(folders.tagger), data="0" * 64))
+    drawn = promote("scifi-4", moved, folders.dataset, registry)
+    assert "on the same rows (it was trained on others, and may know some of these); scifi-1" in drawn["message"]
     sample = tmp_path / "sample"
     shutil.copytree(folders.tagger, sample, copy_function=os.link, ignore=shutil.ignore_patterns(MANIFEST, CARD))
     write_bundle(sample, replace(read_bundle(folders.tagger), task="scifi-sample"))

@@ -14,6 +14,7 @@ from tagwright.dataset import Dataset
 from tagwright.errors import TagwrightError
 from tagwright.losses import SummedBCE
 from tagwright.model import TaggerModel, load_tagger_model, load_tokenizer
+from tagwright.stage import content_id
 from tagwright.task import Task, Training
 from tagwright.training import build_learner, find_learning_rate, fit, peak_rates, predict, train
 
@@ -253,4 +254,5 @@ def test_whose_the_rows_are_goes_into_the_model_folder(tmp_path):
         assert "skipped" not in train(each, folder / "dataset", folder / "model", bar=False)
         manifest = read_bundle(folder / "model")
         assert (manifest.attribution, manifest.licence) == (each.source.attribution, each.source.licence)
+        assert manifest.data == content_id(folder / "dataset")
     assert "Rows by A. Writer." in (folder / "model" / "README.md").read_text(encoding="utf8")

@@ -38,15 +38,16 @@ def promote(name: str, model: Path, dataset_dir: Path, registry: Registry) -> di
     if active in (None, name):  # its own name: the last step was done before, and only what came of it not yet told
         message += ", and it answers now"
         better = active is None
-    elif (task := read_bundle(registry.folder(active)).task) != manifest.task:
-        message += f"; {active} is of another task, {task}, and goes on answering"
+    elif (before := read_bundle(registry.folder(active))).task != manifest.task:
+        message += f"; {active} is of another task, {before.task}, and goes on answering"
         better = False
     elif (old := score(registry.folder(active), dataset, "test")) is None:
         message += f"; {active} has other labels and cannot be compared, so it goes on answering"
         better = False
     else:
         better = new > old
-        message += f", {old:.3f} for {active} on the same rows; {name if better else active} answers now"
+        known = "" if before.data == manifest.data else " (it was trained on others, and may know some of these)"
+        message += f", {old:.3f} for {active} on the same rows{known}; {name if better else active} answers now"
     if better:
         registry.activate(name)
     return {"model": name, "message": message}
