@@ -5,7 +5,6 @@ these very rows, so that its score on them would say nothing: such a one is not 
 """
 
 import contextlib
-import json
 import os
 import shutil
 from pathlib import Path
@@ -85,11 +84,10 @@ def _judge(folder: Path, dataset: Dataset, data: str) -> dict:
     """A candidate's `encoder` and `score`, or the `reason` why it cannot be compared."""
     try:
         manifest = read_bundle(folder)
-        record = json.loads((folder / RECORD).read_text(encoding="utf8"))
-        if record.get("inputs", [None])[0] != data:
+        if manifest.data != data:
             return {"encoder": manifest.encoder, "reason": "trained on another version of the data set"}
         found = score(folder, dataset, "validation")
-    except (TagwrightError, OSError, ValueError) as error:
+    except TagwrightError as error:
         return {"reason": str(error)}
     return {"encoder": manifest.encoder} | ({"reason": "has other labels"} if found is None else {"score": found})
 
