@@ -385,8 +385,9 @@ def find_twins(rows: list[Row], threshold: float) -> Iterator[tuple[int, int | N
     holders: dict[int, list[int]] = defaultdict(list)  # rare shingle -> kept rows that have it in their prefix
     for index in tqdm(order, desc="find duplicates", unit=" rows", disable=None):
         own = shingles[index]
-        ranked = sorted(own, key=lambda shingle: (frequency[shingle], shingle))
-        prefix = ranked[: len(own) - math.ceil(threshold * len(own)) + 1]
+        # The rarest come first, so those that no other text has; they can lead to no twin and are only counted.
+        shared = sorted(sorted(shingle for shingle in own if frequency[shingle] > 1), key=frequency.get)
+        prefix = shared[: max(0, len(shared) - math.ceil(threshold * len(own)) + 1)]
         twin = None if rows[index].is_test else next(
             (other for other in sorted({other for shingle in prefix for other in holders[shingle]})
              if len(own & shingles[other]) >= threshold * len(own | shingles[other])), None)
@@ -398,7 +399,7 @@ def find_twins(rows: list[Row], threshold: float) -> Iterator[tuple[int, int | N
 
 def _shingles(text: str) -> set[int]:
     words = re.findall(r"[^\W_]+", text.casefold()) or [text]
-    return {hash(tuple(words[start : start + 3])) for start in range(max(1, len(words) - 2))}
+    return set(map(hash, zip(words, words[1:], words[2:], strict=False))) or {hash(tuple(words))}
 
 
 # --- genres and colours ------------------------------------------------------------------------------------------

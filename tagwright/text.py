@@ -45,7 +45,7 @@ def html_to_text(markup: str) -> str:
 
     def add(text: str | None) -> None:
         if text:
-            pieces.append(text if preformatted else re.sub(r"\s+", " ", text))
+            pieces.append(text if preformatted else text.replace("\n", " ").replace("\r", " "))
 
     walker = etree.iterwalk(root, events=("start", "end", "comment", "pi"))
     for event, node in walker:
@@ -82,8 +82,9 @@ def tidy(text: str) -> str:
     'a b\\n\\nc'
     """
     text = _UNPRINTABLE.sub(" ", text.replace("\r\n", "\n").replace("\r", "\n"))
-    text = _MAYBE_MARKS.sub(_few_marks, text)
-    text = "\n".join(" ".join(line.split()) for line in unicodedata.normalize("NFC", text).split("\n"))
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", _MAYBE_MARKS.sub(_few_marks, text))
+    text = "\n".join(" ".join(line.split()) for line in text.split("\n"))
     return re.sub(r"\n{3,}", "\n\n", text).strip()
 
 
