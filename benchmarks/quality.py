@@ -46,8 +46,6 @@ from tagwright.training import predict, train
 RESULTS = results_file("quality")
 TASKS = {"cooking": None, "ag_news": None, "scifi": 5}  # how many folds where the data set is too small for one split
 SPEED_TEXTS = 300
-# A recipe for the measured rows where the task's own is for more of them: R-Drop is for few rows and doubles each step.
-RECIPES = {"ag_news": {"epochs": 3, "encoder_lr": 2e-4, "layer_decay": 0.8, "r_drop": 5.0, "soup": 3}}
 BARS = {  # of Tagwright, both forms
     "cooking": {"p_at_1": 0.75, "r_at_5": 0.715, "micro_f1": 0.58, "macro_f1_supported": 0.46, "train_seconds": 900},
     "ag_news": {"accuracy": 0.930},
@@ -286,7 +284,7 @@ def main() -> None:
     torch.set_num_threads(THREADS)
     work, systems = WORK / "quality", [SYSTEMS[key] for key in options.systems]
     for name in options.tasks:
-        task = with_tables(measured_task(name), {"training": RECIPES.get(name, {})})
+        task = measured_task(name)
         data_dirs = data_folders(task, TASKS[task.name], work)
         for run in runs_of(task, data_dirs, systems, options.seeds, work):
             state = "kept from before" if run.done else "trained"
